@@ -140,6 +140,19 @@ async def test_fallbacks_come_after_all_replicas(engines: Engines, start_proxy: 
     assert response.headers["x-modelyard-attempts"] == "2"
 
 
+async def test_a_fallback_opens_no_reserved_model(engines: Engines, start_proxy: StartProxy) -> None:
+    dead, spare = await engines(2)
+    proxy = await start_proxy(
+        document(
+            open={"fallbacks": ["closed"], "endpoints": [at(dead, "a")]},
+            closed={"clients": ["alice"], "endpoints": [at(spare, "b")]},
+        )
+    )
+    dead.script.append(503)
+    assert (await proxy.chat("open"))[0] == 503
+    assert spare.requests == []
+
+
 async def test_no_replica_at_all(engines: Engines, start_proxy: StartProxy) -> None:
     (engine,) = await engines(1)
     engine.live = 500
