@@ -1,8 +1,9 @@
 """Which replica of which model goes where: stable, spread over hosts, packed on GPUs.
 
-The order of the input never matters. A replica that still fits keeps its host, GPUs, port and index. A replica whose
-state is unknown keeps what it holds whatever is wished. What is missing is placed on the host with the fewest replicas
-of the same model (spread), among those on the one with the fewest free GPUs that fits (pack).
+The order of the input never matters. A replica that still fits keeps its host, GPUs, port and index. A
+replica whose state is unknown keeps what it holds whatever is wished. What is missing is placed on the host
+with the fewest replicas of the same model (spread), among those on the one with the fewest free GPUs that
+fits (pack).
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def place(
 ) -> Placement:
     """Decide where every wished replica goes.
 
-    ``current`` holds what runs or lies stopped (``up``, ``down``), what is in an unknown state, and what the last
-    deploy applied and is gone (``absent``).
+    ``current`` holds what runs or lies stopped (``up``, ``down``), what is in an unknown state, and what the
+    last deploy applied and is gone (``absent``).
     """
     return _Placer(models, hosts, current, refusal).run()
 
@@ -64,7 +65,9 @@ class _Placer:
         refusal: Refusal,
     ) -> None:
         self.models = sorted(models, key=lambda model: (-model.gpus, model.id))
-        self.hosts: Mapping[str, Host] = {host.name: host for host in sorted(hosts, key=lambda host: host.name)}
+        self.hosts: Mapping[str, Host] = {
+            host.name: host for host in sorted(hosts, key=lambda host: host.name)
+        }
         self.ledgers = {name: Ledger(host) for name, host in self.hosts.items()}
         self.current: dict[str, list[Current]] = defaultdict(list)
         for replica in sorted(current, key=lambda item: item.replica):
@@ -103,7 +106,8 @@ class _Placer:
     def _keep(self, model: Model) -> list[_Wanted]:
         """Give the replicas that stay their places; return those that need another one."""
         allowed = set(model.hosts)
-        eligible, others = [], []
+        eligible: list[Current] = []
+        others: list[Current] = []
         for replica in self.current.get(model.id, ()):
             host = self.hosts.get(replica.host)
             fits = host is not None and replica.host in allowed
@@ -146,7 +150,11 @@ class _Placer:
             # It holds them already; whoever else is seen on its GPUs or port is itself.
             known = set(ledger.host.gpus)
             in_range = ledger.host.first_port <= replica.port <= ledger.host.last_port
-            return in_range and known.issuperset(replica.gpus) and ledger.holds_nothing_of(replica.gpus, replica.port)
+            return (
+                in_range
+                and known.issuperset(replica.gpus)
+                and ledger.holds_nothing_of(replica.gpus, replica.port)
+            )
         return ledger.can_take(replica.gpus) and ledger.port_is_free(replica.port)
 
     def _hold(self, replica: Current, *, wished: bool) -> None:
@@ -255,13 +263,16 @@ class _Placer:
 
     def _why_not(self, model: Model, missing: int) -> str:
         placed = model.replicas - missing
-        need = f"{model.gpus} GPU{'s' if model.gpus != 1 else ''} on one host" if model.gpus else "a free port"
+        need = (
+            f"{model.gpus} GPU{'s' if model.gpus != 1 else ''} on one host" if model.gpus else "a free port"
+        )
         names = sorted(set(model.hosts))
         reasons = [self._host_reason(model, name) for name in names[:6]]
         shown = "; ".join(reasons) + (f"; and {len(names) - 6} more hosts" if len(names) > 6 else "")
-        return (
-            f"model {model.id}: {placed} of {model.replicas} replicas placed, each needs {need}; "
-            + (f"of the hosts matching {model.pattern}: {shown}" if reasons else f"no host matches {model.pattern}")
+        return f"model {model.id}: {placed} of {model.replicas} replicas placed, each needs {need}; " + (
+            f"of the hosts matching {model.pattern}: {shown}"
+            if reasons
+            else f"no host matches {model.pattern}"
         )
 
     def _host_reason(self, model: Model, name: str) -> str:
