@@ -7,8 +7,10 @@ itself, because ``snapshot_download`` may return a half-filled folder when the h
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import subprocess
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,21 @@ from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import get_json, require_space
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import BLOCK, WeightsError, sha256_of
+
+# Ends with its parent, so that a run that was killed leaves nothing that goes on writing.
+_SCRIPT = """
+import ctypes, json, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+from huggingface_hub import snapshot_download
+snapshot_download(**json.load(sys.stdin))
+"""
+
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "HF_HUB_OFFLINE": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,31 @@ def missing_bytes(directory: Path, files: list[HubFile]) -> int:
     return sum(file.size for file in files) - present
 
 
+def _run_library(python: str, environment: dict[str, str], options: dict[str, Any]) -> str:
+    """Run ``snapshot_download`` in ``python``; returns what went wrong, empty when nothing did.
+
+    The options, token included, go through standard input: a command line is seen by every user.
+    """
+    try:
+        done = subprocess.run(
+            [python, "-c", _SCRIPT],
+            input=json.dumps(options),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        return f"{python} cannot be run ({error.strerror}); set model_weights_hub_python to a Python with huggingface_hub"
+    if done.returncode == 0:
+        return ""
+    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+    last = lines[-1] if lines else f"ended with {done.returncode}"
+    if "No module named 'huggingface_hub'" in last:
+        return f"{python} has no huggingface_hub: install it there, or let the role make its environment"
+    return last
+
+
 def fetch(
     directory: Path,
     repository: str,
@@ -98,38 +140,27 @@ def fetch(
     token: str | None,
     reserve: int,
     timeout_s: float,
+    python: str,
 ) -> None:
     """Download the revision into ``directory``, or raise ``WeightsError``; what arrived is kept for next time."""
     files = list_files(endpoint, repository, revision, token, timeout_s)
     require_space(directory, missing_bytes(directory, files), reserve, repository)
-    # huggingface_hub reads these when it is imported
-    os.environ.update(
-        HF_HUB_DISABLE_PROGRESS_BARS="1",
-        HF_HUB_DISABLE_TELEMETRY="1",
-        HF_HUB_DISABLE_IMPLICIT_TOKEN="1",
-        HF_HOME=str(directory.parent / f"{directory.name}.hub"),
+    said = _run_library(
+        python,
+        {**os.environ, **_ENVIRONMENT, "HF_HOME": str(directory.parent / f"{directory.name}.hub")},
+        {
+            "repo_id": repository,
+            "revision": revision,
+            "local_dir": str(directory),
+            "endpoint": endpoint,
+            "token": token or False,
+            "etag_timeout": timeout_s,
+        },
     )
-    os.environ.pop("HF_HUB_OFFLINE", None)
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
+    if said:
         raise WeightsError(
-            "the Python that downloads from the hub has no huggingface_hub: let the role model_weights make its "
-            "environment, or set model_weights_hub_python to a Python that has it"
-        ) from error
-    try:
-        snapshot_download(
-            repository,
-            revision=revision,
-            local_dir=directory,
-            endpoint=endpoint,
-            token=token or False,
-            etag_timeout=timeout_s,
+            f"{repository} at {revision}: {said}. What arrived is kept; the next run goes on from there"
         )
-    except Exception as error:  # the library's tree of errors spans its HTTP client's, by version
-        raise WeightsError(
-            f"{repository} at {revision}: {type(error).__name__}: {error}. What arrived is kept; the next run goes on"
-        ) from error
     wrong = faults(directory, files)
     for name in wrong:
         (directory / name).unlink(missing_ok=True)

@@ -1,50 +1,28 @@
-"""What a launch spec means to the runtimes: redaction, what changed, how docker and processes take it."""
+"""What a launch spec means to the runtimes: why one is replaced, how docker and processes take it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
+
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.changes import difference
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.launch import redacted
 
 Spec = dict[str, Any]
 
 LABEL = "modelyard"
 
 
-def redacted(spec: Spec) -> Spec:
-    """The spec as it may be shown and stored: each environment value by the start of its SHA-256."""
-    hidden = {
-        name: "sha256:" + hashlib.sha256(str(value).encode()).hexdigest()[:12]
-        for name, value in (spec.get("env") or {}).items()
-    }
-    return {**spec, "env": hidden}
+def changed_fields(recorded: str | None, new_spec: Spec) -> str:
+    """Why a replica is replaced, in words: what differs between two redacted launch specs.
 
-
-def changed_fields(recorded: str | None, new_hash: str, new_spec: Spec) -> str:
-    """Why a replica is replaced, in words: which fields of its launch spec differ.
-
-    ``recorded`` is the JSON text of a redacted spec, or of an object with it under ``spec``; ``new_spec`` is redacted.
+    ``recorded`` is the JSON text of a redacted spec, or of an object with it under ``spec``.
     """
     try:
-        old = json.loads(recorded or "")
-        old = old.get("spec", old)
-        names = sorted(key for key in {*old, *new_spec} if old.get(key) != new_spec.get(key))
+        old = json.loads(recorded or "{}")
+        return difference(old.get("spec", old), new_spec)
     except (ValueError, AttributeError):
         return "its record cannot be read"
-    if not names:
-        return f"its launch hash changed to {new_hash[:12]}"
-    return "changed: " + "; ".join(_field_change(name, old.get(name), new_spec.get(name)) for name in names)
-
-
-def _field_change(name: str, old: Any, new: Any) -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-        return f"{name} ({', '.join(keys)})"
-    if isinstance(old, list) and isinstance(new, list):
-        gone = [str(item) for item in old if item not in new]
-        come = [str(item) for item in new if item not in old]
-        return f"{name} ({' '.join(gone) or 'nothing'} -> {' '.join(come) or 'nothing'})"
-    return f"{name} ({old} -> {new})"
 
 
 def container_work(
@@ -88,7 +66,7 @@ def _container_action(assignment: dict[str, Any], container: dict[str, Any] | No
     labels = container["Labels"]
     if labels.get(f"{LABEL}.hash") != assignment["hash"]:
         recorded = labels.get(f"{LABEL}.spec")
-        return "replace", changed_fields(recorded, assignment["hash"], redacted(assignment["spec"]))
+        return "replace", changed_fields(recorded, redacted(assignment["spec"]))
     if container.get("State") not in ("running", "restarting"):
         return "start", f"was {container.get('State')} ({container.get('Status', '').strip()})"
     return "keep", "runs as wished"
@@ -99,14 +77,28 @@ def container_name(fleet: str, replica: str) -> str:
     return f"{fleet}-{replica}"
 
 
-def containers_of(containers: list[dict[str, Any]], fleet: str, replicas: list[str]) -> list[dict[str, str]]:
-    """Id and name of exactly the containers that carry these replica ids, found by label."""
+def containers_of(containers: list[dict[str, Any]], fleet: str, replicas: list[str]) -> list[dict[str, Any]]:
+    """Id, replica and stop timeout (0: unknown) of exactly the containers that carry these replica ids, found by label."""
     found = []
     for container in containers:
         labels = container.get("Labels") or {}
         if labels.get(f"{LABEL}.fleet") == fleet and labels.get(f"{LABEL}.replica") in replicas:
-            found.append({"id": container["Id"], "replica": labels[f"{LABEL}.replica"]})
+            found.append(
+                {
+                    "id": container["Id"],
+                    "replica": labels[f"{LABEL}.replica"],
+                    "stop_timeout_s": _recorded_stop_timeout(labels.get(f"{LABEL}.spec")),
+                }
+            )
     return found
+
+
+def _recorded_stop_timeout(text: str | None) -> int:
+    """Seconds of grace that the container was started with; 0 when its label does not say."""
+    try:
+        return int(json.loads(text or "{}")["stop_timeout_s"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def container_options(assignment: dict[str, Any], fleet: str) -> dict[str, Any]:
@@ -182,8 +174,8 @@ def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address and not address.startswith("[") else address
 
 
-def process_program(assignment: dict[str, Any], python: str) -> dict[str, Any]:
-    """One program of the module ``supervised_program`` for one assignment; ``python`` fills ``{python}``."""
+def process_program(assignment: dict[str, Any]) -> dict[str, Any]:
+    """One program of the module ``supervised_program`` for one assignment."""
     spec: Spec = assignment["spec"]
     environment = {name: str(value) for name, value in (spec.get("env") or {}).items()}
     gpus = ",".join(str(gpu) for gpu in spec.get("gpus") or [])
@@ -195,7 +187,7 @@ def process_program(assignment: dict[str, Any], python: str) -> dict[str, Any]:
     words = [*(spec.get("executable") or []), *spec["command"]]
     return {
         "name": assignment["replica"],
-        "command": [str(word).replace("{python}", python) for word in words],
+        "command": [str(word) for word in words],
         "environment": environment,
         "hash": assignment["hash"],
         "spec": redacted(spec),

@@ -138,7 +138,8 @@ def answer_text(document: Any) -> str | None:
     if isinstance(choices, list) and choices:
         message = choices[0].get("message") or {}
         text = message.get("content") or message.get("reasoning_content") or message.get("reasoning")
-        return text if text is not None else choices[0].get("text")
+        found = text if text is not None else choices[0].get("text")
+        return None if found is None else str(found)
     data = document.get("data")
     if isinstance(data, list) and data and data[0].get("embedding"):
         return f"embedding of {len(data[0]['embedding'])} numbers"

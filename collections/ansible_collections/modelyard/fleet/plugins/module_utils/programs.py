@@ -49,7 +49,7 @@ def decide(home: Home, program: Program, python: str, state: str | None) -> Step
             (
                 folder / "spec.json",
                 spec_document(program),
-                changed_fields(recorded, program.hash, program.spec),
+                changed_fields(recorded, program.spec),
             ),
             (folder / "launch.json", launch_document(program), "its command or environment changed"),
             (
@@ -68,7 +68,7 @@ def decide(home: Home, program: Program, python: str, state: str | None) -> Step
 
 
 def states(supervisor: Supervisor, running: bool) -> dict[str, str]:
-    """supervisord's state of each of its programs; empty when it does not run."""
+    """The supervisord's state of each of its programs; empty when it does not run."""
     return {name: info["statename"] for name, info in supervisor.processes().items()} if running else {}
 
 

@@ -57,6 +57,26 @@ def render(models: dict[str, Any], generation: int) -> str:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def shape_problems(models: Any) -> list[str]:
+    """The faults that would keep a proxy from using the models at all."""
+    if not isinstance(models, dict):
+        return ["models is no mapping"]
+    problems = []
+    for name, model in models.items():
+        endpoints = model.get("endpoints") if isinstance(model, dict) else None
+        if not isinstance(endpoints, list):
+            problems.append(f"models.{name} has no list of endpoints")
+            continue
+        problems += [
+            f"models.{name}.endpoints[{number}] needs an id and an http or https url"
+            for number, endpoint in enumerate(endpoints)
+            if not isinstance(endpoint, dict)
+            or not endpoint.get("id")
+            or not str(endpoint.get("url", "")).startswith(("http://", "https://"))
+        ]
+    return problems
+
+
 def target_generation(seen: list[dict[str, Any]], floor: int = 0) -> int:
     """The one generation that all hosts of a run shall have.
 

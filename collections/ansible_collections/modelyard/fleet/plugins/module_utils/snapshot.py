@@ -57,6 +57,7 @@ class Options:
     offline: bool
     reserve: int
     hub_endpoint: str
+    hub_python: str
     token: str | None
     timeout_s: float
 
@@ -285,6 +286,7 @@ def obtain(snapshot: Snapshot, finding: Finding, options: Options) -> Manifest:
                 options.token,
                 options.reserve,
                 options.timeout_s,
+                options.hub_python,
             )
         if not files_under(content):
             raise WeightsError(f"{snapshot.model}: {snapshot.origin} holds no file")

@@ -82,21 +82,21 @@ class Home:
 
     @property
     def folder(self) -> Path:
-        """supervisord's own directory (mode 0700)."""
+        """The supervisord's own directory (mode 0700)."""
         return self.root / "supervisor"
 
     @property
     def socket(self) -> Path:
-        """supervisord's control socket."""
+        """The supervisord's control socket."""
         return self.folder / "supervisor.sock"
 
     @property
     def configuration(self) -> Path:
-        """supervisord's main file."""
+        """The supervisord's main file."""
         return self.folder / "supervisord.conf"
 
     def program_file(self, name: str) -> Path:
-        """supervisord's file for one program."""
+        """The supervisord's file for one program."""
         return self.folder / "conf.d" / f"{name}.conf"
 
     def program_folder(self, name: str) -> Path:
@@ -135,7 +135,7 @@ def _quoted(path: Path) -> str:
 
 
 def main_configuration(home: Home) -> str:
-    """supervisord's main file."""
+    """The supervisord's main file."""
     folder = _quoted(home.folder)
     user = "user=root\n" if os.geteuid() == 0 else ""
     return (
@@ -150,7 +150,7 @@ def main_configuration(home: Home) -> str:
 
 
 def program_configuration(home: Home, program: Program, python: str) -> str:
-    """supervisord's file for one program."""
+    """The supervisord's file for one program."""
     folder = home.program_folder(program.name)
     command = shlex.join([python, str(home.folder / "launch.py"), str(folder / "launch.json")]).replace(
         "%", "%%"
@@ -261,7 +261,7 @@ class Supervisor:
         return True
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """supervisord's view of its programs by name."""
+        """The supervisord's view of its programs by name."""
         return {info["name"]: info for info in self.call("getAllProcessInfo")}
 
     def write_main_files(self) -> None:

@@ -13,7 +13,7 @@ from typing import IO
 from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import require_space
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import BLOCK, WeightsError
 
-TAR = (".tar", ".tar.gz", ".tgz")
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ZIP = (".zip",)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,9 @@ options:
   hub_token_file:
     description: File on this host that holds a token for the hub.
     type: path
+  hub_python:
+    description: A Python on this host that has huggingface_hub; default is the one that runs the module.
+    type: path
   timeout_s:
     description: Seconds without a byte after which a connection is given up.
     type: float
@@ -146,6 +150,7 @@ SPEC: dict[str, Any] = {
     "reserve_bytes": {"type": "int", "default": 0},
     "hub_endpoint": {"type": "str", "default": "https://huggingface.co"},
     "hub_token_file": {"type": "path", "no_log": False},
+    "hub_python": {"type": "path"},
     "timeout_s": {"type": "float", "default": 30.0},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
@@ -231,6 +236,7 @@ def main() -> None:
         offline=params["offline"],
         reserve=params["reserve_bytes"],
         hub_endpoint=params["hub_endpoint"],
+        hub_python=params["hub_python"] or sys.executable,
         token=token,
         timeout_s=params["timeout_s"],
     )

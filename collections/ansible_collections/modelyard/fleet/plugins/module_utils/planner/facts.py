@@ -45,7 +45,9 @@ def see(
     docker_matters = needs_docker or any(item.runtime == "docker" for item in before)
     if facts is None or (facts.get("docker") == UNKNOWN and docker_matters):
         if facts is not None:
-            notes.append(f"{name}: Docker does not answer, so the host counts as unknown and is left as it is")
+            notes.append(
+                f"{name}: Docker does not answer, so the host counts as unknown and is left as it is"
+            )
         return Seen(_host(name, settings, None, UNKNOWN), before, tuple(notes))
 
     host = _host(name, settings, facts, UP)

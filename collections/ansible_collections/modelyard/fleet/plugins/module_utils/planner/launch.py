@@ -29,7 +29,9 @@ def refusal(model: Model, engine: Mapping[str, Any], host: Host) -> str | None:
     """Why this host cannot run this model whatever is free on it, as the end of a sentence about the host."""
     runtime = host.runtime_of(model)
     if runtime not in engine["runtimes"]:
-        return f"would run it as {runtime}, and {model.engine} runs only in {' and '.join(engine['runtimes'])}"
+        return (
+            f"would run it as {runtime}, and {model.engine} runs only in {' and '.join(engine['runtimes'])}"
+        )
     if runtime == "docker":
         if image_for(model, engine, host) is None:
             return f"needs an image of {model.engine} for {host.accelerator}"
@@ -90,7 +92,9 @@ def build(model: Model, engine: Mapping[str, Any], host: Host, slot: Slot) -> Sp
         env = {key: _on_host(value, container["cache_mount"], cache) for key, value in env.items()}
     env.update({key: str(value) for key, value in model.env.items()})
     health = container["health_command"] if docker else None
-    shm = model.resources.get("shm_mib") or container["shm_mib"] + container["shm_mib_per_gpu"] * len(slot.gpus)
+    shm = model.resources.get("shm_mib") or container["shm_mib"] + container["shm_mib_per_gpu"] * len(
+        slot.gpus
+    )
     return {
         "replica": slot.replica,
         "model": model.id,

@@ -64,7 +64,9 @@ class _Placer:
         refusal: Refusal,
     ) -> None:
         self.models = sorted(models, key=lambda model: (-model.gpus, model.id))
-        self.hosts: Mapping[str, Host] = {host.name: host for host in sorted(hosts, key=lambda host: host.name)}
+        self.hosts: Mapping[str, Host] = {
+            host.name: host for host in sorted(hosts, key=lambda host: host.name)
+        }
         self.ledgers = {name: Ledger(host) for name, host in self.hosts.items()}
         self.current: dict[str, list[Current]] = defaultdict(list)
         for replica in sorted(current, key=lambda item: item.replica):
@@ -146,7 +148,11 @@ class _Placer:
             # It holds them already; whoever else is seen on its GPUs or port is itself.
             known = set(ledger.host.gpus)
             in_range = ledger.host.first_port <= replica.port <= ledger.host.last_port
-            return in_range and known.issuperset(replica.gpus) and ledger.holds_nothing_of(replica.gpus, replica.port)
+            return (
+                in_range
+                and known.issuperset(replica.gpus)
+                and ledger.holds_nothing_of(replica.gpus, replica.port)
+            )
         return ledger.can_take(replica.gpus) and ledger.port_is_free(replica.port)
 
     def _hold(self, replica: Current, *, wished: bool) -> None:
@@ -255,13 +261,16 @@ class _Placer:
 
     def _why_not(self, model: Model, missing: int) -> str:
         placed = model.replicas - missing
-        need = f"{model.gpus} GPU{'s' if model.gpus != 1 else ''} on one host" if model.gpus else "a free port"
+        need = (
+            f"{model.gpus} GPU{'s' if model.gpus != 1 else ''} on one host" if model.gpus else "a free port"
+        )
         names = sorted(set(model.hosts))
         reasons = [self._host_reason(model, name) for name in names[:6]]
         shown = "; ".join(reasons) + (f"; and {len(names) - 6} more hosts" if len(names) > 6 else "")
-        return (
-            f"model {model.id}: {placed} of {model.replicas} replicas placed, each needs {need}; "
-            + (f"of the hosts matching {model.pattern}: {shown}" if reasons else f"no host matches {model.pattern}")
+        return f"model {model.id}: {placed} of {model.replicas} replicas placed, each needs {need}; " + (
+            f"of the hosts matching {model.pattern}: {shown}"
+            if reasons
+            else f"no host matches {model.pattern}"
         )
 
     def _host_reason(self, model: Model, name: str) -> str:
