@@ -26,7 +26,7 @@ _SECONDS = click.FloatRange(min=0, max=86_400)
 @click.option("--delay", "--ttft", "ttft", default=0.0, show_default=True, type=_SECONDS,
               metavar="SECONDS", help="Time to the first token of each answer.")  # fmt: skip
 @click.option("--token-rate", default=0.0, show_default=True, type=click.FloatRange(min=0),
-              metavar="TOKENS_PER_S", help="Tokens per second of each answer; 0: as fast as possible.")  # fmt: skip
+              metavar="TOKENS_PER_S", help="Tokens per second of each answer; 0: no limit.")  # fmt: skip
 @click.option("--max-concurrency", default=0, show_default=True, type=click.IntRange(min=0), metavar="N",
               help="Requests that generate at once; others wait (TGI routes: 429). 0: no limit.")  # fmt: skip
 @click.option("--max-model-len", default=32_768, show_default=True, type=click.IntRange(min=2),

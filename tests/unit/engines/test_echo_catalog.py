@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from prometheus_client import CollectorRegistry
+
 from modelyard.catalog import load_engine
 from modelyard.cli.echo import echo
 from modelyard.engines.echo.metrics import EchoMetrics
-from prometheus_client import CollectorRegistry
 
 
 def test_declared_metrics_exist() -> None:

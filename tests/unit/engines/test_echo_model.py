@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from modelyard.engines.echo.model import Finish, Params, generate, token_id, tokenize
 
 TEXTS = st.text(alphabet="ab c\n\u00e9\U0001f600", max_size=60)
@@ -66,7 +67,9 @@ def test_a_beginning_that_was_no_stop_sequence_is_shown_after_all() -> None:
 
 
 @given(TEXTS, st.integers(1, 30), st.lists(st.text("ab c", min_size=1, max_size=4), max_size=3))
-def test_a_stopped_text_is_a_beginning_without_any_stop_sequence(prompt: str, most: int, stops: list[str]) -> None:
+def test_a_stopped_text_is_a_beginning_without_any_stop_sequence(
+    prompt: str, most: int, stops: list[str]
+) -> None:
     whole, _ = text_of(prompt, Params(max_tokens=most))
     text, finish = text_of(prompt, Params(max_tokens=most, stops=tuple(stops)))
     assert whole.startswith(text)

@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from prometheus_client import CollectorRegistry
+
 from modelyard.engines.echo.metrics import EchoMetrics
 from modelyard.engines.echo.runtime import EchoSettings, OverloadedError, Runtime
-from prometheus_client import CollectorRegistry
 
 
 class FakeTime:
@@ -30,6 +31,14 @@ def make(**settings: float) -> tuple[Runtime, FakeTime, CollectorRegistry]:
 
 def value(registry: CollectorRegistry, name: str) -> float | None:
     return registry.get_sample_value(f"modelyard_echo_{name}")
+
+
+async def one_waits(registry: CollectorRegistry) -> None:
+    for _ in range(100):
+        if value(registry, "requests_waiting") == 1:
+            return
+        await asyncio.sleep(0)
+    pytest.fail("nobody waits")
 
 
 async def test_the_first_token_waits_and_the_rest_follow_at_the_rate() -> None:
@@ -62,8 +71,7 @@ async def test_a_full_engine_refuses_or_lets_wait_and_counts_both() -> None:
         async with runtime.place(wait=False):
             pytest.fail("there was no place")
     second = asyncio.create_task(hold())
-    while value(registry, "requests_waiting") != 1:
-        await asyncio.sleep(0)
+    await one_waits(registry)
     assert value(registry, "requests_running") == 1
     leave.set()
     await asyncio.gather(first, second)
@@ -81,8 +89,7 @@ async def test_a_client_that_leaves_gives_its_place_back(queued: bool) -> None:
             await asyncio.Event().wait()
 
     tasks = [asyncio.create_task(hold()) for _ in range(2)]
-    while value(registry, "requests_waiting") != 1:
-        await asyncio.sleep(0)
+    await one_waits(registry)
     for task in tasks[::-1] if queued else tasks:
         task.cancel()
     assert [type(end) for end in await asyncio.gather(*tasks, return_exceptions=True)] == [
