@@ -12,8 +12,11 @@ from importlib import import_module
 from typing import Any
 
 import rich_click as click
+from click.exceptions import Exit
 
 from modelyard import __version__
+from modelyard.cli.console import PROBLEM
+from modelyard.errors import ConfigError, ModelyardError
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,16 @@ class LazyGroup(click.RichGroup):
         """The command that is about to run, imported."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, load(name) if name is not None else None, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of ours ends it with exit code 1 and is told in plain words."""
+        try:
+            return super().invoke(ctx)
+        except ModelyardError as exc:
+            click.echo(f"Error: {exc.message}", err=True)
+            for problem in exc.problems if isinstance(exc, ConfigError) else ():
+                click.echo(f"  {problem}", err=True)
+            raise Exit(PROBLEM) from exc
 
 
 _HELP: dict[str, Any] = {"text_markup": "rich", "text_paragraph_linebreaks": "\n\n", "max_width": 100}

@@ -39,7 +39,7 @@ class TaskFailure:
 
     def __str__(self) -> str:
         how = "did not answer" if self.unreachable else "failed"
-        return f"{self.host}: {how} at \"{self.task}\": {self.message}"
+        return f'{self.host}: {how} at "{self.task}": {self.message}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,9 @@ class Events:
             self._progress(task)
         elif kind == "runner_on_start":
             self._progress(f"{task} · {host}" if host else task)
-        elif kind == "runner_on_unreachable" or (kind == "runner_on_failed" and not data.get("ignore_errors")):
+        elif kind == "runner_on_unreachable" or (
+            kind == "runner_on_failed" and not data.get("ignore_errors")
+        ):
             unreachable = kind == "runner_on_unreachable"
             self.failures.append(TaskFailure(host, task, failure_message(data.get("res")), unreachable))
         return False
@@ -118,8 +120,8 @@ def run_playbook(
 ) -> Outcome:
     """Run ``playbooks/<name>.yml`` on an inventory and wait for its end.
 
-    ``extra`` are extra variables, taken literally; ``limit`` is a host pattern; ``progress`` is told what goes
-    on. ``environment`` replaces the process's own (tests). ConfigError when it cannot even be started.
+    ``extra`` are extra variables, taken literally; ``limit`` is a host pattern; ``progress`` is told what
+    goes on. ``environment`` replaces the process's own (tests). ConfigError when it cannot even be started.
     """
     playbook = root / "playbooks" / f"{name}.yml"
     if not playbook.is_file():
@@ -202,8 +204,9 @@ def _read_result(path: Path) -> dict[str, Any] | None:
 def _last_words(run: Any) -> str:
     """The errors in Ansible's output, or its last lines."""
     try:
-        lines = [line.rstrip() for line in run.stdout.read().splitlines() if line.strip()]
-    except (OSError, ValueError, AttributeError, KeyError):  # no output was kept
+        text = (Path(run.config.artifact_dir) / "stdout").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it broke before it said anything
         return ""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     errors = [place for place, line in enumerate(lines) if line.startswith(("[ERROR]", "ERROR!"))]
-    return "\n".join((lines[errors[0] :] if errors else lines)[:_SHOWN_LINES])
+    return "\n".join(lines[errors[0] :][:_SHOWN_LINES] if errors else lines[-_SHOWN_LINES:])

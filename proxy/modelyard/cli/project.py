@@ -42,7 +42,7 @@ def project_root(start: Path, environment: Mapping[str, str], *, package: Path |
 
 
 def inventory_path(given: str, start: Path, root: Path) -> Path:
-    """The inventory as a path: relative to where the user stands, else to the project. ConfigError if absent."""
+    """The inventory as a path, relative to ``start`` or else to the project; ConfigError if absent."""
     for base in (start, root):
         path = (base / given).resolve()
         if path.exists():
