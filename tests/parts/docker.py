@@ -26,7 +26,11 @@ def succeeds(*arguments: str, timeout: float = 60) -> bool:
     """Whether ``docker ARGUMENTS`` ends with status 0; its output is dropped."""
     try:
         done = subprocess.run(
-            ["docker", *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+            ["docker", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
@@ -36,7 +40,9 @@ def succeeds(*arguments: str, timeout: float = 60) -> bool:
 def require_engine() -> None:
     """Raise :class:`PartError` unless a Docker engine answers."""
     if shutil.which("docker") is None:
-        raise PartError("There is no `docker` on PATH. Install it (Debian: apt-get install docker.io) and retry.")
+        raise PartError(
+            "There is no `docker` on PATH. Install it (Debian: apt-get install docker.io) and retry."
+        )
     if not succeeds("version"):
         raise PartError(
             "No Docker engine answers (tried `docker version`). Start it (`sudo systemctl start docker`, or "

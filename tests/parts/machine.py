@@ -60,7 +60,7 @@ def debian_sources(codename: str) -> list[str]:
 
 
 def pip_settings() -> dict[str, list[str]]:
-    """pip's own settings on this machine: option name -> its values, environment over files."""
+    """Pip's own settings on this machine: option name -> its values, environment over files."""
     done = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"],
         stdin=subprocess.DEVNULL,

@@ -57,21 +57,33 @@ def _uv() -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as fresh:
             done = subprocess.run(
-                [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", fresh, f"uv=={UV_VERSION}"],
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "install",
+                    "-q",
+                    "--no-deps",
+                    "--target",
+                    fresh,
+                    f"uv=={UV_VERSION}",
+                ],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 check=False,
             )
             if done.returncode != 0:
-                raise PartError(f"uv {UV_VERSION} could not be fetched with pip:\n{done.stderr.strip()[-3000:]}")
+                raise PartError(
+                    f"uv {UV_VERSION} could not be fetched with pip:\n{done.stderr.strip()[-3000:]}"
+                )
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(fresh, place)
     return binary
 
 
 def _uv_settings() -> str:
-    """pip's network indexes as a uv configuration; empty where pip has only its defaults."""
+    """Pip's network indexes as a uv configuration; empty where pip has only its defaults."""
     settings = machine.pip_settings()
     lines = []
     for option, key in (("index-url", "index-url"), ("extra-index-url", "extra-index-url")):
