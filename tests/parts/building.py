@@ -25,17 +25,19 @@ class Part:
     needs: tuple[str, ...] = ()
 
 
-def _rootfs(part: rootfs.RootFs) -> Part:
-    return Part(part.name, lambda: part.tag, lambda: has_image(part.tag), part.build)
+def _image(name: str, tag: Callable[[], str], build: Callable[[], None], *needs: str) -> Part:
+    return Part(name, tag, lambda: has_image(tag()), build, needs)
 
 
 PARTS = {
     part.name: part
     for part in (
-        _rootfs(rootfs.BASE),
-        _rootfs(rootfs.PLAIN),
-        _rootfs(rootfs.HOST_OS),
-        Part("vllm", vllm_image.tag, lambda: has_image(vllm_image.tag()), vllm_image.build_image, ("base",)),
+        _image("base", lambda: rootfs.BASE.tag, rootfs.BASE.build),
+        _image("plain", lambda: rootfs.PLAIN.tag, rootfs.PLAIN.build),
+        _image("host-os", lambda: rootfs.HOST_OS.tag, rootfs.HOST_OS.build),
+        _image("vllm", vllm_image.tag, vllm_image.build_image, "base"),
+        _image("host", host_image.tag, host_image.build_image, "host-os"),
+        Part("store", store.seed, store.is_built, store.build_store, ("base", "vllm", "host")),
         Part(
             "model",
             lambda: str(tiny_model.directory()),
@@ -43,10 +45,6 @@ PARTS = {
             tiny_model.build_model,
             ("vllm",),
         ),
-        Part(
-            "host", host_image.tag, lambda: has_image(host_image.tag()), host_image.build_image, ("host-os",)
-        ),
-        Part("store", store.seed, store.is_built, store.build_store, ("base", "vllm", "host")),
     )
 }
 

@@ -15,7 +15,7 @@ _FILES = Path(__file__).parent / "host"
 
 # All that an engine inside a container needs. SYS_RESOURCE is missing on purpose: some build machines do
 # not have it to give, and `--privileged` would ask for it.
-_CAPABILITIES = [
+_CAPABILITIES = (
     "AUDIT_CONTROL",
     "AUDIT_READ",
     "AUDIT_WRITE",
@@ -39,7 +39,7 @@ _CAPABILITIES = [
     "SYS_NICE",
     "SYS_PTRACE",
     "SYSLOG",
-]
+)
 
 
 def tag() -> str:

@@ -45,8 +45,9 @@ def build_store() -> None:
     """Fill a store: about 50 seconds, 2.7 GB. The images of :func:`images` and the host's must be there."""
     docker("volume", "create", "--label", PREFIX, _VOLUME)
     fresh = f"filling-{seed()}"
-    # a filling that was cut off is of no use, and a seed of other images will not be copied again
-    _check(_in_volume("rm -rf /stores/filling-* /stores/seed-*"))
+    # A filling that was cut off is of no use. Other seeds may be another checkout's: only idle ones go.
+    _check(_in_volume("rm -rf /stores/filling-*"))
+    _check(_in_volume("find /stores -maxdepth 1 -name 'seed-*' -mmin +1440 -exec rm -rf {} +"))
     _check(_in_volume(f"mkdir /stores/{fresh}"))
     docker("rm", "--force", "--volumes", _FILLER)
     docker(
@@ -67,7 +68,7 @@ def copy(name: str) -> str:
     """Make a host's own store `name` out of the filled one; return its path on the outer engine's machine."""
     quoted = _quoted(name)
     script = (
-        f"mkdir /stores/{quoted}; cd /stores/{seed()};"
+        f"mkdir /stores/{quoted}; cd /stores/{seed()}; touch .;"
         f"for entry in *; do if [ $entry = overlay2 ]; then how=-al; else how=-a; fi;"
         f"cp $how $entry /stores/{quoted}/; done"
     )

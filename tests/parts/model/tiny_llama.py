@@ -13,9 +13,19 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+import torch  # type: ignore[import-not-found]
+from tokenizers import (  # type: ignore[import-not-found]
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    trainers,
+)
+from transformers import (  # type: ignore[import-not-found]
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 SEED = 20
 VOCABULARY = 512
@@ -88,7 +98,7 @@ def is_readable(words: PreTrainedTokenizerFast, token: int) -> bool:
     """Whether the token's text is plain ASCII that can be seen."""
     if token < len(SPECIAL) or token >= len(words):
         return False
-    text = words.decode([token])
+    text: str = words.decode([token])
     return text.isascii() and text.isprintable() and not text.isspace() and text != ""
 
 
