@@ -11,6 +11,7 @@ from tests.parts.fingerprint import image_tag
 from tests.parts.rootfs import HOST_OS
 
 USER = "ops"
+UID = 1500
 _FILES = Path(__file__).parent / "host"
 
 # All that an engine inside a container needs. SYS_RESOURCE is missing on purpose: some build machines do

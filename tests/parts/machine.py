@@ -70,7 +70,7 @@ def pip_settings() -> dict[str, list[str]]:
     )
     if done.returncode != 0:
         raise PartError(
-            f"`{sys.executable} -m pip` does not work (install python3-venv or python3-pip):\n{done.stderr.strip()}"
+            f"`{sys.executable} -m pip` does not work (is python3-venv installed?):\n{done.stderr.strip()}"
         )
     settings: dict[str, tuple[bool, list[str]]] = {}
     for line in done.stdout.splitlines():
