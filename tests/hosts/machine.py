@@ -1,4 +1,4 @@
-"""A test host as a test sees it: a machine with an address, reached by SSH, with a Docker engine of its own."""
+"""A test host as a test sees it: a machine reached by SSH, with a Docker engine of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SshAccess:
 
 @dataclass(frozen=True)
 class Host:
-    """One running test host. `container` is its name in the outer engine, `models` where weights lie in it."""
+    """One running host. `container` is its name in the outer engine, `models` where it has weights."""
 
     name: str
     address: str

@@ -69,8 +69,9 @@ class Newcomer:
 
     def processes(self) -> list[str]:
         """The command lines of all processes but the two that keep the container up."""
-        lines = docker("top", self._container, "-eo", "args").splitlines()[1:]
-        return [line for line in lines if not line.endswith("sleep infinity")]
+        lines = docker("top", self._container, "-eo", "pid,args").splitlines()[1:]
+        commands = [line.split(maxsplit=1)[1] for line in lines]
+        return [command for command in commands if not command.endswith("sleep infinity")]
 
     def listening_ports(self) -> set[int]:
         """The TCP ports on which something listens, on any address."""

@@ -28,7 +28,7 @@ class Owner:
 
     @classmethod
     def current(cls) -> Owner:
-        """This process."""
+        """Return the owner that this process is."""
         return cls(_namespace(), os.getpid(), _started(os.getpid()) or 0)
 
     @classmethod

