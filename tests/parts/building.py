@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts import host_image, machine, rootfs, store, tiny_model, vllm_image
+from tests.parts import host_image, machine, rootfs, store, tiny_model, vllm_image, wheelhouse
 from tests.parts.docker import has_image, require_engine
 
 
@@ -44,6 +44,12 @@ PARTS = {
             tiny_model.is_built,
             tiny_model.build_model,
             ("vllm",),
+        ),
+        Part(
+            "wheels",
+            lambda: str(wheelhouse.directory()),
+            wheelhouse.is_built,
+            wheelhouse.build_wheelhouse,
         ),
     )
 }
