@@ -62,7 +62,7 @@ def site(start_hosts: Callable[..., list[Host]], tmp_path_factory: pytest.TempPa
         site.play("site")
     except AssertionError as error:
         pytest.fail(f"{error}\n{site.describe()}", pytrace=False)
-    yield site
+    return site
 
 
 def test_the_replicas_run_as_they_were_declared(site: Site) -> None:
