@@ -9,13 +9,12 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-
 from ansible_collections.modelyard.fleet.plugins.module_utils import fleet_status as words
 
 COLOURS = {"up": "green", "ready": "green", "down": "red", "unknown": "yellow", "not ready": "yellow"}
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]
     """Arguments: ``plan`` (redacted), ``engine_hosts`` and ``proxy_hosts`` (names), ``result_file`` (optional).
 
     Reads three registered results of each host: ``__fleet_facts``, ``__replica_probe`` and ``__proxy_probe``.
@@ -74,7 +73,7 @@ def compose(
     """The whole status as plain data, keyed hosts, replicas, proxies, endpoints."""
     replicas = words.replica_rows(plan, facts, probes)
     registries = [one["registry"] for one in proxies.values() if one.get("registry")]
-    newest = max(registries, key=lambda one: one.get("generation") or 0, default={})
+    newest: dict[str, Any] = max(registries, key=lambda one: one.get("generation") or 0, default={})
     return {
         "hosts": words.host_rows(facts, replicas),
         "replicas": replicas,
