@@ -39,9 +39,7 @@ def check_files(
     for variables in found.variables:
         problems += (_at(problem, variables) for problem in _variables(variables, catalog))
     models: Any = next((v.values["models"] for v in found.variables if "models" in v.values), [])
-    for problem in found.problems:
-        index = problem.path[1] if problem.path[:1] == ("models",) and len(problem.path) > 1 else None
-        problems.append(replace(problem, model=label(models, index)) if index is not None else problem)
+    problems += (named(problem, models) for problem in found.problems)
     return merge(problems)
 
 
@@ -75,7 +73,7 @@ def check(
                 if at not in broken
             ]
             problems += check_placement(whole, hosts, resolved, catalog)
-    return merge(_located(problem, sources) for problem in problems)
+    return merge(locate(problem, sources) for problem in problems)
 
 
 def merge(*levels: Iterable[Problem]) -> list[Problem]:
@@ -88,6 +86,13 @@ def merge(*levels: Iterable[Problem]) -> list[Problem]:
             if key not in found or (found[key].host is None and problem.host is not None):
                 found[key] = problem
     return sorted(found.values(), key=lambda one: (one.file or "~", one.line or 0, one.field, one.message))
+
+
+def named(problem: Problem, models: Any) -> Problem:
+    """The problem with the name of the model that its path leads to."""
+    if problem.path[:1] == ("models",) and len(problem.path) > 1:
+        return replace(problem, model=label(models, problem.path[1]))
+    return problem
 
 
 def _hides_placement(problem: Problem) -> bool:
@@ -116,7 +121,8 @@ def _at(problem: Problem, variables: Variables) -> Problem:
     return problem
 
 
-def _located(problem: Problem, sources: Sources | None) -> Problem:
+def locate(problem: Problem, sources: Sources | None) -> Problem:
+    """The problem with its place in the files, if they hold it."""
     position = sources.find(problem.path, problem.host) if sources is not None else None
     if position is None:
         return problem

@@ -75,6 +75,6 @@ def host_settings(
         out["fleet_cache_dir"] = f"{home}/cache"
     if out["fleet_python"] is None:
         out["fleet_python"] = python if local else f"{home}/venv/bin/python"
-    if out["fleet_state_dir"] is None:
-        out["fleet_state_dir"] = str(Path(inventory_dir or ".") / ".modelyard")
+    state_dir = Path(out["fleet_state_dir"] or ".modelyard").expanduser()
+    out["fleet_state_dir"] = str(Path(inventory_dir or ".") / state_dir)
     return out

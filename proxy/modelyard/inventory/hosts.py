@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.inventory.fleet import Engines, is_address, port_range
 from modelyard.inventory.problems import Problem, nearest, some
+from modelyard.inventory.source import mapping
 
 Settings = Mapping[str, Any]
 
@@ -107,7 +108,7 @@ def _matching(
 ) -> Generator[Problem, None, list[HostView]]:
     pattern = model["placement"]["hosts"]
     path = ("models", at, "placement", "hosts")
-    unknown = [term for term in _terms(pattern) if term not in resolved.names]
+    unknown = unknown_terms(pattern, resolved.names)
     for term in unknown:
         yield Problem(
             "unknown-host",
@@ -136,6 +137,22 @@ def _matching(
             model=model["id"],
         )
     return engine_hosts
+
+
+def patterns_of(models: Any) -> list[str]:
+    """Every host pattern that the models use, each once; malformed models are passed over."""
+    found = set()
+    for model in models if isinstance(models, list | tuple) else ():
+        placement = mapping(mapping(model).get("placement"))
+        pattern = placement.get("hosts", "engine_hosts")
+        if isinstance(pattern, str) and pattern:
+            found.add(pattern)
+    return sorted(found)
+
+
+def unknown_terms(pattern: str, names: Collection[str]) -> list[str]:
+    """Plain names in a pattern that are neither a host nor a group."""
+    return [term for term in _terms(pattern) if term not in names]
 
 
 def _terms(pattern: str) -> list[str]:
