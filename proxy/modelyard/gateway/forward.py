@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ class Forwarder:
             yield await self._first_answer(wish, stack)
 
     async def _first_answer(self, wish: Wish, stack: AsyncExitStack) -> Opened:
+        began = time.perf_counter()
         started = asyncio.get_running_loop().time()
         attempts = 0
         last: UpstreamError | None = None
@@ -133,7 +135,7 @@ class Forwarder:
                         break
                     continue
                 self._observer.attempt(opened.replica, "ok")
-                self._observer.first_byte(wish.model, asyncio.get_running_loop().time() - started)
+                self._observer.first_byte(wish.model, time.perf_counter() - began)
                 return opened
         if last is None or last_replica is None:
             raise NoReplicaError(
