@@ -36,7 +36,7 @@ def change_of_slot(
     new_spec: Mapping[str, Any],
     stopped: Current | None,
 ) -> Change:
-    """What happens to one slot. ``new_spec`` is redacted; ``stopped`` was dropped under the same id, if any."""
+    """What happens to one slot. ``new_spec`` is redacted; ``stopped``: dropped under the same id."""
     was = slot.was or stopped
     if was is not None and was.fixed:
         why = f"state unknown on {slot.host}, left as it is"

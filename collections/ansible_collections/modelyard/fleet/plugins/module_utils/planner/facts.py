@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,21 +32,28 @@ def see(
     facts: Facts | None,
     remembered: Iterable[Mapping[str, Any]],
     *,
-    needs_docker: bool,
+    runtimes: Collection[str],
 ) -> Seen:
     """Put one host together.
 
-    ``settings`` are its ``fleet_*`` values with defaults filled in, ``facts`` the result of ``fleet_facts`` or None
-    when the host did not answer, ``remembered`` the assignments of the last deploy on this host. With ``needs_docker``
-    a Docker daemon that does not answer makes the whole host unknown.
+    ``settings`` are its ``fleet_*`` values with defaults filled in, ``facts`` the result of ``fleet_facts``
+    or None when the host did not answer, ``remembered`` the assignments of the last deploy on this host.
+    A runtime of
+    ``runtimes`` (those that matter here) that does not answer makes the whole host unknown.
     """
     before = tuple(_remembered(item) for item in remembered)
     notes = [f"{name}: {note}" for note in (facts or {}).get("problems", ())]
-    docker_matters = needs_docker or any(item.runtime == "docker" for item in before)
-    if facts is None or (facts.get("docker") == UNKNOWN and docker_matters):
-        if facts is not None:
+    silent = [
+        runtime
+        for runtime in ("docker", "process")
+        if (facts or {}).get(runtime) == UNKNOWN
+        and (runtime in runtimes or any(item.runtime == runtime for item in before))
+    ]
+    if facts is None or silent:
+        if silent:
             notes.append(
-                f"{name}: Docker does not answer, so the host counts as unknown and is left as it is"
+                f"{name}: {' and '.join(silent)} does not answer, "
+                "so the host counts as unknown and is left as it is"
             )
         return Seen(_host(name, settings, None, UNKNOWN), before, tuple(notes))
 
@@ -110,7 +117,7 @@ def _declared_gpus(value: int | list[int | str]) -> tuple[str, ...]:
 
 
 def _blocked(gpus: tuple[str, ...], facts: Facts, alias: Mapping[str, str]) -> dict[str, str]:
-    """Which of our GPUs somebody else uses. ``all`` means every GPU; indexes and UUIDs name the same devices."""
+    """Which of our GPUs somebody else uses. ``all`` is every GPU; indexes and UUIDs mean the same."""
     used: dict[str, str] = {}
     for thing in facts.get("foreign", ()):
         for gpu in thing.get("gpus", ()):
@@ -124,9 +131,9 @@ def _blocked(gpus: tuple[str, ...], facts: Facts, alias: Mapping[str, str]) -> d
             used[alias[name]] = who
     found = {}
     for gpu in gpus:
-        who = used.get(gpu) or used.get(alias.get(gpu, "")) or everywhere
-        if who:
-            found[gpu] = who
+        holder = used.get(gpu) or used.get(alias.get(gpu, "")) or everywhere
+        if holder:
+            found[gpu] = holder
     return found
 
 

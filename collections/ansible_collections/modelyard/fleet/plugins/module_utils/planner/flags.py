@@ -10,8 +10,8 @@ from typing import Any
 def to_flags(args: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
     """The flags for a model's ``args`` under an engine's ``arguments`` rules, in order of name.
 
-    A number or string follows its flag; true is the bare flag; false the negated one, or nothing where the engine has
-    no negation; a list puts its values after one flag; a mapping becomes JSON.
+    A number or string follows its flag; true is the bare flag; false the negated one, or nothing where the
+    engine has no negation; a list puts its values after one flag; a mapping becomes JSON.
     """
     flags: list[str] = []
     for name in sorted(args):

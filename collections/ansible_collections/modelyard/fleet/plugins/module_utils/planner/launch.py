@@ -43,8 +43,8 @@ def refusal(model: Model, engine: Mapping[str, Any], host: Host) -> str | None:
 def weights_path(source: Source | None, weights_dir: str) -> str | None:
     """Where a model's weights lie on a host: a directory, or the file itself for a url that is no archive.
 
-    The name holds the revision or checksum, so that two models of one source share it and a new revision never
-    overwrites what an engine has open.
+    The name holds the revision or checksum, so that two models of one source share it and a new revision
+    never overwrites what an engine has open.
     """
     if source is None:
         return None
@@ -140,7 +140,7 @@ def spec_hash(spec: Mapping[str, Any]) -> str:
 
 
 def redacted(spec: Mapping[str, Any]) -> Spec:
-    """The spec with every value of ``env`` replaced by ``sha256:`` and 12 digits, so that a change still shows."""
+    """The spec with ``env`` values as ``sha256:`` and 12 digits, so that a change still shows."""
     out = dict(spec)
     out["env"] = {
         key: value if _is_redacted(value) else f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:12]}"
@@ -164,7 +164,7 @@ def _command(
     *,
     many_gpus: bool,
 ) -> list[str]:
-    """What follows the entrypoint. Weights are always on the host before a start, so ``when: hub`` never holds."""
+    """What follows the entrypoint. Weights are on the host before a start: ``when: hub`` never holds."""
     conditions = {"always": True, "hub": False, "many_gpus": many_gpus}
     words: list[str] = []
     for part in engine["command"]:

@@ -56,7 +56,7 @@ class Ledger:
         return None
 
     def pick_gpus(self, count: int) -> tuple[str, ...] | None:
-        """``count`` free GPUs, neighbours on an aligned boundary where there are such (they share the fast links)."""
+        """``count`` free GPUs; aligned neighbours if there are (they share the fast links)."""
         if count == 0:
             return ()
         if len(self._free) < count:

@@ -1,8 +1,9 @@
 """Which replica of which model goes where: stable, spread over hosts, packed on GPUs.
 
-The order of the input never matters. A replica that still fits keeps its host, GPUs, port and index. A replica whose
-state is unknown keeps what it holds whatever is wished. What is missing is placed on the host with the fewest replicas
-of the same model (spread), among those on the one with the fewest free GPUs that fits (pack).
+The order of the input never matters. A replica that still fits keeps its host, GPUs, port and index. A
+replica whose state is unknown keeps what it holds whatever is wished. What is missing is placed on the host
+with the fewest replicas of the same model (spread), among those on the one with the fewest free GPUs that
+fits (pack).
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def place(
 ) -> Placement:
     """Decide where every wished replica goes.
 
-    ``current`` holds what runs or lies stopped (``up``, ``down``), what is in an unknown state, and what the last
-    deploy applied and is gone (``absent``).
+    ``current`` holds what runs or lies stopped (``up``, ``down``), what is in an unknown state, and what the
+    last deploy applied and is gone (``absent``).
     """
     return _Placer(models, hosts, current, refusal).run()
 
@@ -105,7 +106,8 @@ class _Placer:
     def _keep(self, model: Model) -> list[_Wanted]:
         """Give the replicas that stay their places; return those that need another one."""
         allowed = set(model.hosts)
-        eligible, others = [], []
+        eligible: list[Current] = []
+        others: list[Current] = []
         for replica in self.current.get(model.id, ()):
             host = self.hosts.get(replica.host)
             fits = host is not None and replica.host in allowed

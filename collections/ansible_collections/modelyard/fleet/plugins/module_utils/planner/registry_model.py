@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.launch import endpoint_url
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import Model
 
 TIMEOUTS = {"connect_s": 5, "first_byte_s": 120, "idle_s": 60, "total_s": 0}
@@ -53,4 +54,18 @@ def _endpoint(item: Mapping[str, Any]) -> dict[str, Any]:
         "state": "active",
         "host": item["host"],
         "expires_at": None,
+    }
+
+
+def proxy_entry(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a proxy host needs to know of itself. ``url`` is where the host itself reaches its proxy."""
+    listen = str(settings["fleet_proxy_listen"])
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)  # noqa: S104 - a look-up, nothing binds
+    return {
+        "listen": listen,
+        "port": settings["fleet_proxy_port"],
+        "url": endpoint_url(host, settings["fleet_proxy_port"]),
+        "service": settings["fleet_proxy_service"],
+        "allowed_origins": list(settings["fleet_proxy_allowed_origins"]),
+        "home": settings["fleet_home"],
     }

@@ -1,7 +1,7 @@
 """What the planner reads and decides upon, as frozen data.
 
-States have three values: ``up``, ``down`` and ``unknown``. Inside the planner a fourth one, ``absent``, marks a
-replica that the last deploy applied but that a host which did answer no longer has.
+States have three values: ``up``, ``down`` and ``unknown``. Inside the planner a fourth one, ``absent``,
+marks a replica that the last deploy applied but that a host which did answer no longer has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where weights come from. ``kind`` is ``hub``, ``path`` or ``url``; ``pin`` the revision or the sha256."""
+    """Where weights come from. ``kind`` is ``hub``, ``path`` or ``url``; ``pin`` revision or sha256."""
 
     kind: str
     value: str
@@ -114,8 +114,8 @@ class Current:
 class Slot:
     """A decided place: which replica of which model, where, with what.
 
-    ``was`` is the replica that holds this place now, if any. ``wished`` is false for a replica that nobody asks for
-    any more but that cannot be stopped, because its state is unknown.
+    ``was`` is the replica that holds this place now, if any. ``wished`` is false for a replica that nobody
+    asks for any more but that cannot be stopped, because its state is unknown.
     """
 
     model: str
