@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import xmlrpc.client
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,17 @@ class ProcessWatch:
         except xmlrpc.client.Error as error:
             return f"supervisord does not know it: {error}"
         if info["statename"] == "FATAL":
-            return f"its process ended again and again, last with exit code {info['exitstatus']}"
+            return f"its process ended again and again, last with {self._last_end()}"
         if info["statename"] in ("EXITED", "STOPPED"):
-            return f"its process is {info['statename'].lower()}, exit code {info['exitstatus']}"
+            return f"its process is {info['statename'].lower()}, last end: {self._last_end()}"
         return None
+
+    def _last_end(self) -> str:
+        """How the process ended last; only supervisord's log keeps that for one that ended at once."""
+        pattern = re.compile(rf"exited: {re.escape(self._replica)} \(([^;)]*)")
+        lines = tail(self._supervisor.home.folder / "supervisord.log", 200)
+        found = [match[1] for line in lines if (match := pattern.search(line))]
+        return found[-1] if found else "an exit status that was not recorded"
 
     def log(self, lines: int) -> list[str]:
         """The last lines of the program's log."""

@@ -315,7 +315,8 @@ def summary(snapshot: Snapshot, manifest: Manifest | None) -> str:
     if manifest is None:
         return ""
     source = "".join(f"  {key}: {value}\n" for key, value in sorted(manifest.source.items()) if key != "url")
-    return f"model: {snapshot.model}\nsource:\n{source}files: {len(manifest.files)}\nsize: {human(manifest.size)}\n"
+    files = f"files: {len(manifest.files)}\nsize: {human(manifest.size)}\n" if manifest.files else ""
+    return f"model: {snapshot.model}\nsource:\n{source}{files}"
 
 
 __all__ = [

@@ -158,7 +158,7 @@ def program_configuration(home: Home, program: Program, python: str) -> str:
     return (
         "; Managed by Modelyard: changes are overwritten.\n"
         f"[program:{program.name}]\ncommand={command}\n"
-        "autostart=true\nautorestart=true\nstartsecs=1\nstartretries=5\n"
+        "autostart=true\nautorestart=true\nstartsecs=1\nstartretries=3\n"
         f"stopsignal=TERM\nstopwaitsecs={program.stop_timeout_s}\nkillasgroup=true\n"
         f"redirect_stderr=true\nstdout_logfile={_quoted(folder)}/output.log\n"
         f"stdout_logfile_maxbytes={program.log_bytes}\nstdout_logfile_backups={max(program.log_files - 1, 0)}\n"
