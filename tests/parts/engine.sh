@@ -27,10 +27,13 @@ start() {
   echo "Starting a Docker engine (log: $log)" >&2
   # its own pid file stays where it always is: that is what keeps two engines off one store
   setsid nohup dockerd >"$log" 2>&1 </dev/null &
-  echo $! >"$pidfile"
+  local pid=$!
   for _ in $(seq 120); do
-    if answers; then return 0; fi
-    if ! kill -0 $! 2>/dev/null; then break; fi
+    if ! kill -0 "$pid" 2>/dev/null; then break; fi
+    if answers; then
+      echo "$pid" >"$pidfile"
+      return 0
+    fi
     sleep 0.5
   done
   echo "The Docker engine does not come up. The end of $log:" >&2
