@@ -184,7 +184,7 @@ def test_what_a_newcomer_starts_goes_on_and_is_reached_beside_it(plain_host: New
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=5) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -197,9 +197,9 @@ def _chat(url: str, text: str) -> dict[str, Any]:
         "temperature": 0,
         "messages": [{"role": "user", "content": text}],
     }
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(
         f"{url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as reply:
         found: dict[str, Any] = json.load(reply)
     return found

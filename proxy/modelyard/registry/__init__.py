@@ -1,0 +1,1 @@
+"""The endpoint registry: the contract between what deploys engines and what routes to them."""

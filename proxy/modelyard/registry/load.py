@@ -1,0 +1,110 @@
+"""Read, check and build a registry; all faults are told at once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from modelyard.catalog.loader import load_engines
+from modelyard.errors import RegistryRefusedError
+
+from .check import check
+from .model import Endpoint, Model, Registry, Timeouts
+from .problems import Problem, with_lines
+from .text import parse
+
+MAX_FILE_BYTES = 64 * 2**20
+
+
+def find_problems(text: str, file: str) -> list[Problem]:
+    """Everything wrong with a registry's text; empty when it is valid."""
+    return _read(text, file)[1]
+
+
+def load_text(text: str, file: str) -> Registry:
+    """Build the registry in ``text``; ``file`` is the name used in messages.
+
+    Raises ``RegistryRefusedError`` whose ``problems`` name file, model and field of every fault.
+    """
+    data, problems = _read(text, file)
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise RegistryRefusedError(f"{file} is no valid registry: {count}", [str(item) for item in problems])
+    return build(data)
+
+
+def load_file(path: Path) -> Registry:
+    """Read and build the registry at ``path``. Raises ``RegistryRefusedError`` also when it cannot be
+    read.
+    """
+    return load_text(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The file's text. Raises ``RegistryRefusedError`` for whatever cannot be read as UTF-8."""
+    try:
+        raw = path.read_bytes()
+    except OSError as exc:
+        said = exc.strerror or str(exc)
+        raise RegistryRefusedError(
+            f"{path}: cannot be read: {said}", [f"{path}: cannot be read: {said}"]
+        ) from exc
+    if len(raw) > MAX_FILE_BYTES:
+        said = f"{path}: is larger than {MAX_FILE_BYTES} bytes"
+        raise RegistryRefusedError(said, [said])
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        said = f"{path}: is not UTF-8 text (byte {exc.start})"
+        raise RegistryRefusedError(said, [said]) from exc
+
+
+def _read(text: str, file: str) -> tuple[Any, list[Problem]]:
+    parsed = parse(text, file)
+    if parsed.problems and parsed.data is None:
+        return None, parsed.problems
+    found = check(parsed.data, file, load_engines().keys())
+    return parsed.data, parsed.problems + with_lines(found, parsed.lines)
+
+
+def build(data: dict[str, Any]) -> Registry:
+    """Frozen objects from data that ``check`` found nothing wrong with."""
+    models = {name: _model(name, entry) for name, entry in data["models"].items()}
+    aliases = {alias: model.id for model in models.values() for alias in model.aliases}
+    return Registry(
+        generation=int(data.get("generation", 0)),
+        models=MappingProxyType(models),
+        aliases=MappingProxyType(aliases),
+    )
+
+
+def _model(name: str, entry: dict[str, Any]) -> Model:
+    timeouts = {key: float(value) for key, value in entry.get("timeouts", {}).items()}
+    return Model(
+        id=name,
+        name=entry.get("name", name),
+        hf_name=entry.get("hf_name"),
+        task=entry.get("task", "generate"),
+        aliases=tuple(entry.get("aliases", ())),
+        fallbacks=tuple(entry.get("fallbacks", ())),
+        policy=entry.get("policy", "least_loaded"),
+        timeouts=Timeouts(**timeouts),
+        clients=tuple(entry.get("clients", ())),
+        endpoints=tuple(_endpoint(name, item) for item in entry["endpoints"]),
+    )
+
+
+def _endpoint(model: str, entry: dict[str, Any]) -> Endpoint:
+    expires = entry.get("expires_at")
+    return Endpoint(
+        id=entry["id"],
+        url=entry["url"].rstrip("/"),
+        engine=entry["engine"],
+        served_name=entry.get("served_name", model),
+        weight=float(entry.get("weight", 1)),
+        state=entry.get("state", "active"),
+        host=entry.get("host"),
+        expires_at=datetime.fromisoformat(expires) if expires else None,
+    )

@@ -1,0 +1,303 @@
+"""The proxy's settings: one table, read from flags, the environment and a ``.env`` file.
+
+The table is the dataclass itself: each field carries its variable, flag, bounds and description, so that the
+command line, the documentation and the reader cannot disagree. A flag beats the environment, the environment
+beats ``.env``. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from .errors import ConfigError, did_you_mean
+
+Kind = Literal["text", "path", "integer", "number", "switch", "list"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def _row(
+    default: Any,
+    env: str,
+    kind: Kind,
+    help_text: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "env": env,
+            "kind": kind,
+            "help": help_text,
+            "minimum": minimum,
+            "maximum": maximum,
+            "choices": choices,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All proxy settings, validated. Times are in seconds, sizes in bytes."""
+
+    registry: Path | None = _row(  # noqa: RUF009
+        None,
+        "MODELYARD_REGISTRY",
+        "path",
+        "Endpoint registry (YAML or JSON), watched for changes. Without it: TGI_<NAME>_ENDPOINT variables.",
+    )
+    host: str = _row("127.0.0.1", "HOST", "text", "Address to listen on.")
+    port: int = _row(
+        8000, "PORT", "integer", "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535
+    )
+    allowed_origins: tuple[str, ...] = _row(
+        (),
+        "ALLOWED_ORIGINS",
+        "list",
+        "Web origins that browsers may call from, comma-separated (https://chat.example.org), or * for all.",
+    )
+    trusted_proxies: tuple[str, ...] = _row(
+        (),
+        "MODELYARD_TRUSTED_PROXIES",
+        "list",
+        "Networks (10.0.0.0/8) whose X-Forwarded-* headers are passed on; from others they are dropped.",
+    )
+    admin_key_file: Path | None = _row(  # noqa: RUF009
+        None,
+        "MODELYARD_ADMIN_KEY_FILE",
+        "path",
+        "File with the management key (at least 24 characters). Without it the /admin routes do not exist.",
+    )
+    max_body_bytes: int = _row(
+        32 * 2**20, "MODELYARD_MAX_BODY_BYTES", "integer", "Largest request body taken.", minimum=1024
+    )
+    max_attempts: int = _row(
+        3,
+        "MODELYARD_MAX_ATTEMPTS",
+        "integer",
+        "Replicas tried for one request and model before its fallbacks are.",
+        minimum=1,
+        maximum=20,
+    )
+    registry_poll_s: float = _row(
+        1.0,
+        "MODELYARD_REGISTRY_POLL_S",
+        "number",
+        "How often the registry file is looked at.",
+        minimum=0.05,
+        maximum=3600,
+    )
+    probe_interval_s: float = _row(
+        5.0,
+        "MODELYARD_PROBE_INTERVAL_S",
+        "number",
+        "Time between two health probes of a replica (each varies by a fifth).",
+        minimum=0.1,
+        maximum=3600,
+    )
+    probe_timeout_s: float = _row(
+        10.0,
+        "MODELYARD_PROBE_TIMEOUT_S",
+        "number",
+        "How long a health probe may take. A busy engine answers late: at least 10.",
+        minimum=10,
+        maximum=300,
+    )
+    probe_failures: int = _row(
+        3,
+        "MODELYARD_PROBE_FAILURES",
+        "integer",
+        "Failures in a row that take a ready replica out.",
+        minimum=1,
+    )
+    probe_successes: int = _row(
+        2,
+        "MODELYARD_PROBE_SUCCESSES",
+        "integer",
+        "Successes in a row that bring a failed replica back.",
+        minimum=1,
+    )
+    drain_delay_s: float = _row(
+        0.0,
+        "MODELYARD_DRAIN_DELAY_S",
+        "number",
+        "At shutdown: how long /ready answers 503 before the port closes, for load balancers to notice.",
+        minimum=0,
+        maximum=600,
+    )
+    shutdown_grace_s: float = _row(
+        60.0,
+        "MODELYARD_SHUTDOWN_GRACE_S",
+        "number",
+        "At shutdown: how long requests that have begun may still take.",
+        minimum=0,
+        maximum=86400,
+    )
+    log_level: str = _row(
+        "info",
+        "MODELYARD_LOG_LEVEL",
+        "text",
+        "Least severe log line shown.",
+        choices=("debug", "info", "warning", "error"),
+    )
+    access_log: bool = _row(False, "MODELYARD_ACCESS_LOG", "switch", "One log line for each request.")
+
+    def trusted_networks(self) -> tuple[Network, ...]:
+        """``trusted_proxies`` as networks."""
+        return tuple(ipaddress.ip_network(text, strict=False) for text in self.trusted_proxies)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table, for documentation, flags and reading."""
+
+    name: str
+    env: str
+    flag: str
+    kind: Kind
+    default: Any
+    help: str
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+
+
+def settings_table() -> tuple[Setting, ...]:
+    """Every setting in the order in which it is declared."""
+    return tuple(
+        Setting(
+            name=item.name, flag="--" + item.name.replace("_", "-"), default=item.default, **item.metadata
+        )
+        for item in dataclasses.fields(Settings)
+    )
+
+
+def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """The environment, completed (never overridden) by ``directory/.env`` where that file exists.
+
+    Raises ``ConfigError`` when the file cannot be read.
+    """
+    path = directory / ".env"
+    found: dict[str, str] = {}
+    if path.is_file():
+        try:
+            values = dotenv_values(path, encoding="utf-8", interpolate=False)
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigError(
+                f"{path}: cannot be read ({exc}); make it a UTF-8 file that this user may read"
+            ) from exc
+        found = {key: value for key, value in values.items() if value is not None}
+    return {**found, **environ}
+
+
+def load_settings(environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from ``environment`` and ``overrides`` (by field name; ``None`` means "not given").
+
+    Raises ``ConfigError`` listing every bad value with the place it came from. An empty variable counts as
+    not set.
+    """
+    table = settings_table()
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    problems = [
+        f"setting {name!r} does not exist{did_you_mean(name, [row.name for row in table])}"
+        for name in given
+        if name not in {row.name for row in table}
+    ]
+    known_variables = [row.env for row in table]
+    for variable in environment:
+        # PORT and HOST are everybody's; our own prefix is where a typing error can be recognised
+        if variable.startswith("MODELYARD_") and variable not in known_variables:
+            hint = did_you_mean(variable, known_variables)
+            if hint:
+                problems.append(f"environment variable {variable} is unknown{hint}")
+    values: dict[str, Any] = {}
+    for row in table:
+        raw: Any
+        if row.name in given:
+            raw, source = given[row.name], row.flag
+        elif environment.get(row.env, "").strip():
+            raw, source = environment[row.env].strip(), row.env
+        else:
+            continue
+        try:
+            values[row.name] = _convert(row, raw)
+        except ValueError as exc:
+            problems.append(f"{source}={raw}: {exc}")
+    if problems:
+        raise ConfigError("the settings are wrong", problems)
+    return Settings(**values)
+
+
+def _convert(row: Setting, raw: Any) -> Any:
+    if row.kind == "switch":
+        return _switch(raw)
+    if row.kind in ("integer", "number"):
+        return _number(row, raw)
+    if row.kind == "path":
+        return Path(raw)
+    if row.kind == "list":
+        items = raw.split(",") if isinstance(raw, str) else list(raw)
+        cleaned = tuple(str(item).strip() for item in items if str(item).strip())
+        for item in cleaned:
+            _check_item(row.name, item)
+        return tuple(item.rstrip("/") for item in cleaned) if row.name == "allowed_origins" else cleaned
+    text = str(raw)
+    if row.choices and text.lower() not in row.choices:
+        raise ValueError(f"must be one of {', '.join(row.choices)}")
+    return text.lower() if row.choices else text
+
+
+def _switch(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    text = str(raw).lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError("must be true or false")
+
+
+def _number(row: Setting, raw: Any) -> float | int:
+    try:
+        value: float | int = int(raw) if row.kind == "integer" else float(raw)
+    except (TypeError, ValueError):
+        kind = "a whole number" if row.kind == "integer" else "a number"
+        raise ValueError(f"must be {kind}") from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise ValueError("must be a finite number")
+    if row.minimum is not None and value < row.minimum:
+        raise ValueError(f"must be at least {row.minimum:g}")
+    if row.maximum is not None and value > row.maximum:
+        raise ValueError(f"must be at most {row.maximum:g}")
+    return value
+
+
+def _check_item(name: str, item: str) -> None:
+    if name == "trusted_proxies":
+        try:
+            ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            raise ValueError(f"{item!r} is no network such as 10.0.0.0/8") from None
+    if name == "allowed_origins" and item != "*":
+        parts = urlsplit(item)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.path not in ("", "/")
+            or parts.query
+        ):
+            raise ValueError(f"{item!r} is no web origin such as https://chat.example.org")
