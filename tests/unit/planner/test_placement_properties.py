@@ -6,9 +6,6 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.placement import place
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
     ABSENT,
@@ -21,6 +18,8 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types impo
     Placement,
     replica_id,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 PROFILE = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAMES = ("h0", "h1", "h2", "h3")
