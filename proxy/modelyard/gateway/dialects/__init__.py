@@ -1,0 +1,1 @@
+"""Shapes: each module turns one API's requests into wishes and answers into that API's objects."""

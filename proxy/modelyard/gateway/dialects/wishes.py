@@ -1,0 +1,98 @@
+"""What the dialects share in making a wish from a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from modelyard.errors import ModelyardError, UpstreamError
+from modelyard.registry.model import Model
+
+from ..context import Gateway
+from ..forward import Call, Opened, Wish
+from ..headers import ATTEMPTS, REPLICA, is_trusted, to_upstream
+from ..keys import MODEL_LABEL, REQUEST_ID_KEY
+from ..replicas import Replica
+
+_PREFIX_CHARS = 512
+
+
+def make_wish(
+    gateway: Gateway,
+    request: web.Request,
+    model: Model,
+    body: dict[str, Any],
+    plan: Callable[[Replica], Call],
+    *,
+    buffered: bool = False,
+) -> Wish:
+    """The wish for ``request``; also labels the request with its model for the metrics."""
+    request[MODEL_LABEL] = model.id
+    identity: str = request[REQUEST_ID_KEY]
+    trusted = is_trusted(request.remote, gateway.settings.trusted_networks())
+    return Wish(
+        model=model,
+        plan=plan,
+        headers=to_upstream(request.headers, identity, trusted=trusted),
+        request_id=identity,
+        key=affinity_key(model.policy, request, body),
+        buffered=buffered,
+    )
+
+
+def affinity_key(policy: str, request: web.Request, body: dict[str, Any]) -> str | None:
+    """What the hash policies stick to: the session a client names, or the beginning of its prompt."""
+    if policy == "session_hash":
+        named = request.headers.get("X-Session-Id") or body.get("session_id") or body.get("user")
+        return named if isinstance(named, str) else None
+    if policy == "prefix_hash":
+        for name in ("messages", "prompt", "inputs"):
+            if body.get(name):
+                value = body[name]
+                return (value if isinstance(value, str) else json.dumps(value))[:_PREFIX_CHARS]
+    return None
+
+
+def dumps(body: dict[str, Any]) -> bytes:
+    """Compact JSON."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def answer_object(opened: Opened) -> dict[str, Any]:
+    """The JSON object that a buffered engine answered with 200.
+
+    Raises the engine's own refusal (its status and words) or ``UpstreamError`` for what cannot be understood.
+    """
+    try:
+        data = json.loads(opened.first)
+    except (ValueError, RecursionError):
+        data = None
+    status = opened.response.status
+    if status >= 400:
+        said = _words(data) or f"it answered {status}"
+        if status >= 500:
+            raise UpstreamError(f"{opened.replica.id} failed: {said}", code="upstream_failed")
+        raise ModelyardError(f"the engine refused: {said}", status=status, code="upstream_refused")
+    if not isinstance(data, dict):
+        raise UpstreamError(
+            f"{opened.replica.id} answered with something that is no JSON object", code="upstream_garbled"
+        )
+    return data
+
+
+def told_by(opened: Opened) -> dict[str, str]:
+    """The headers that tell which replica answered, and after how many attempts."""
+    return {REPLICA: opened.replica.id, ATTEMPTS: str(opened.attempts)}
+
+
+def _words(data: Any) -> str | None:
+    for key in ("error", "detail", "message"):
+        value = data.get(key) if isinstance(data, dict) else None
+        if isinstance(value, dict):
+            value = value.get("message")
+        if isinstance(value, str) and value:
+            return value[:500]
+    return None

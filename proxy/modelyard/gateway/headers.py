@@ -1,0 +1,114 @@
+"""Every rule about headers, both directions, in one place."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+
+from multidict import CIMultiDict, MultiMapping
+
+from modelyard.settings import Network
+
+REQUEST_ID = "x-modelyard-request-id"
+REPLICA = "x-modelyard-replica"
+ATTEMPTS = "x-modelyard-attempts"
+
+# RFC 9110, section 7.6.1, and the older names that real programs still send
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# The client's credentials are for us, not for an engine; the body is framed anew; the engine answers
+# uncompressed, so
+# that nothing between holds a stream back.
+_NOT_UPSTREAM = _HOP_BY_HOP | frozenset(
+    {
+        "accept-encoding",
+        "api-key",
+        "authorization",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "x-api-key",
+        "x-model",
+        "x-request-id",
+    }
+)
+_FORWARDED = frozenset({"forwarded", "via", "x-real-ip"})
+# Cookies and CORS are between the client and us; an engine's name and clock are nobody's business.
+_NOT_DOWNSTREAM = _HOP_BY_HOP | frozenset(
+    {"alt-svc", "date", "location", "server", "set-cookie", "strict-transport-security"}
+)
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def request_id(client: Mapping[str, str]) -> str:
+    """The client's own request id where it is harmless, a new one otherwise."""
+    for name in (REQUEST_ID, "x-request-id"):
+        given = client.get(name, "")
+        if _SAFE_ID.fullmatch(given):
+            return given
+    return uuid.uuid4().hex
+
+
+def to_upstream(client: MultiMapping[str], identity: str, *, trusted: bool) -> CIMultiDict[str]:
+    """The headers that an engine gets for a client's request whose id is ``identity``.
+
+    ``trusted`` says that the client is one of our own proxies, whose forwarding headers may be believed.
+    """
+    refused = _NOT_UPSTREAM | _named_by_connection(client.getall("connection", []))
+    headers: CIMultiDict[str] = CIMultiDict()
+    for name, value in client.items():
+        lowered = name.lower()
+        if lowered in refused or lowered.startswith("x-modelyard-"):
+            continue
+        if not trusted and (lowered in _FORWARDED or lowered.startswith("x-forwarded-")):
+            continue
+        headers.add(name, value)
+    headers["Content-Type"] = "application/json"
+    headers["Accept-Encoding"] = "identity"
+    headers["X-Request-Id"] = identity
+    return headers
+
+
+def to_client(upstream: MultiMapping[str]) -> CIMultiDict[str]:
+    """The headers of an engine's answer that its client gets; a content length stays, for the bytes do
+    too.
+    """
+    refused = _NOT_DOWNSTREAM | _named_by_connection(upstream.getall("connection", []))
+    headers: CIMultiDict[str] = CIMultiDict()
+    for name, value in upstream.items():
+        lowered = name.lower()
+        if lowered in refused or lowered.startswith(("access-control-", "x-modelyard-")):
+            continue
+        headers.add(name, value)
+    return headers
+
+
+def is_trusted(peer: str | None, networks: Sequence[Network]) -> bool:
+    """Whether the address ``peer`` lies in one of ``networks``."""
+    if not peer or not networks:
+        return False
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    return any(address in network for network in networks if address.version == network.version)
+
+
+def _named_by_connection(values: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.strip().lower() for value in values for name in value.split(",") if name.strip())

@@ -1,0 +1,12 @@
+"""Typed keys under which a request carries what the layers tell each other."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from .answers import Shape
+
+REQUEST_ID_KEY = web.RequestKey("modelyard.request_id", str)
+SHAPE = web.RequestKey("modelyard.shape", Shape)
+MODEL_LABEL = web.RequestKey("modelyard.model", str)
+STARTED = web.RequestKey("modelyard.started", bool)
