@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pexpect
 import pytest
@@ -33,7 +34,7 @@ ECHO = [
 
 
 def metric(url: str, name: str) -> float:
-    with urllib.request.urlopen(url + "/metrics") as response:  # noqa: S310 - our own engine
+    with urllib.request.urlopen(url + "/metrics") as response:
         text = response.read().decode()
     found = re.search(rf"^modelyard_echo_{name} (\S+)$", text, re.MULTILINE)
     assert found
@@ -67,6 +68,37 @@ def test_the_answer_is_on_standard_output_and_its_timing_beside_it(modelyard, ur
     done = modelyard("chat", "demo", "Once upon a time", "--url", url)
     assert (done.returncode, done.stdout) == (0, "Once upon a time\n")
     assert re.fullmatch(r"TTFT \d+ ms · \d+\.\d tokens/s · 4 tokens · replica r1\n", done.stderr)
+
+
+def test_through_the_proxy_the_replica_is_named(modelyard, url: str, tmp_path: Path) -> None:
+    endpoint = {"id": "here.demo.0", "url": url, "engine": "echo"}
+    registry = tmp_path / "endpoints.yml"
+    registry.write_text(
+        json.dumps({"version": 1, "models": {"demo": {"endpoints": [endpoint]}}}), encoding="utf-8"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "modelyard",
+        "serve",
+        "--registry",
+        str(registry),
+        "--port",
+        "0",
+        "--json",
+    ]
+    proxy = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=tmp_path
+    )
+    with proxy:
+        assert proxy.stdout is not None
+        address = json.loads(proxy.stdout.readline())["url"]
+        done = modelyard("chat", "demo", "Once upon a time", "--url", address, "--json")
+        unknown = modelyard("chat", "dem", "hi", "--url", address)
+        proxy.kill()
+    answer = json.loads(done.stdout)
+    assert (answer["text"], answer["replica"]) == ("Once upon a time", "here.demo.0")
+    assert unknown.stderr == "Error: There is no model 'dem', did you mean 'demo'? Served here: demo.\n"
 
 
 def test_a_pipe_is_a_prompt(modelyard, url: str) -> None:
