@@ -1,54 +1,106 @@
-"""The entry point ``modelyard``. Each command lives in its own module, which is imported only when it is
-asked for.
+"""The command ``modelyard``: a table of names, each loaded only when it is called.
+
+Listing and completing commands import nothing but this module, so they answer at once and work where a
+command's own needs (Ansible, for one) are not installed.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import rich_click as click
+from click.exceptions import Exit
 
 from modelyard import __version__
+from modelyard.cli.console import PROBLEM
 from modelyard.errors import ConfigError, ModelyardError
 
-# command -> (module, attribute, one line of help); the help stands here so that listing imports nothing
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "serve": ("modelyard.cli.serve", "serve", "Run the proxy."),
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command lives (``module:attribute``) and the line that lists it."""
+
+    target: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "serve": Entry("modelyard.cli.serve:serve", "Run the proxy: one address in front of all replicas."),
+    "echo": Entry("modelyard.cli.echo:echo", "Run a small engine that answers with the prompt's words."),
+    "chat": Entry("modelyard.cli.chat:chat", "Talk to a model through the proxy."),
+    "check": Entry("modelyard.cli.check:check", "Check an inventory or an endpoint registry."),
+    "plan": Entry("modelyard.cli.plan:plan", "Show what a deployment would start, stop and replace."),
+    "status": Entry("modelyard.cli.status:status", "Show what runs on every host."),
+    "tour": Entry("modelyard.cli.tour:tour", "Show what runs, let every model answer once, print requests to try."),
 }
 
 
+def load(name: str) -> click.Command:
+    """Import one command of the table; KeyError for a name that is not in it."""
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    command: click.Command = getattr(import_module(module), attribute)
+    return command
+
+
 class LazyGroup(click.RichGroup):
-    """A group that knows its commands by table and imports one when it runs."""
+    """A group that knows its commands by name and imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table."""
+        """The names, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now; ``None`` when there is none of that name."""
+        """The name and its summary, enough for lists and completion."""
         entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        command = getattr(import_module(entry[0]), entry[1])
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{entry[0]}.{entry[1]} is no command")
-        return command
+        return click.RichCommand(name=cmd_name, short_help=entry.summary) if entry else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is about to run, imported."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name is not None else None, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of ours ends it with exit code 1 and is told in plain words."""
+        try:
+            return super().invoke(ctx)
+        except ModelyardError as exc:
+            click.echo(f"Error: {exc.message}", err=True)
+            for problem in exc.problems if isinstance(exc, ConfigError) else ():
+                click.echo(f"  {problem}", err=True)
+            raise Exit(PROBLEM) from exc
 
 
-@click.group(cls=LazyGroup)
-@click.version_option(__version__, prog_name="modelyard")
-def cli() -> None:
-    """A few YAML files become a running, routed fleet of language-model servers."""
+_HELP: dict[str, Any] = {"text_markup": "rich", "text_paragraph_linebreaks": "\n\n", "max_width": 100}
 
 
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.rich_config(_HELP)
+@click.version_option(__version__, "-V", "--version", prog_name="modelyard")
 def main() -> None:
-    """Run the command line; an error of ours is told in plain words and ends with exit code 1."""
-    try:
-        cli.main(standalone_mode=True)
-    except ModelyardError as exc:
-        print(f"error: {exc.message}", file=sys.stderr)
-        if isinstance(exc, ConfigError):
-            for problem in exc.problems:
-                print(f"  {problem}", file=sys.stderr)
-        sys.exit(1)
+    """Declarative fleets of language-model servers, and the proxy in front of them.
+
+    \b
+    [bold]Two lines to a first answer[/bold], no GPU and no weights needed:
+      [cyan]make up[/cyan]                              two echo replicas and the proxy, on this machine
+      [cyan]modelyard chat echo "Hello, world!"[/cyan]  an answer through the proxy
+
+    \b
+    [bold]Day by day[/bold]
+      [cyan]modelyard check inventories/local[/cyan]    is the wish in order?
+      [cyan]modelyard plan -i inventories/local[/cyan]  what would a deployment change?
+      [cyan]ansible-playbook -i inventories/local playbooks/site.yml[/cyan]
+      [cyan]modelyard status -i inventories/local[/cyan]
+
+    \b
+    [bold]Only the proxy, in front of engines that already run[/bold]
+      [cyan]modelyard check endpoints.yml[/cyan]
+      [cyan]modelyard serve --registry endpoints.yml[/cyan]
+
+    Every command has --help and --json. Exit codes: 0 all is well, 1 a problem was found, 2 the command was
+    called wrongly.
+    """  # noqa: D301

@@ -1,0 +1,81 @@
+# Two commands do all the set-up: `make up` and `make test`. `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INVENTORY ?= inventories/local
+PYTEST_ARGS ?=
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environments -------------------------------------------------------------------------------
+# Stamps depend on the lock files, so an unchanged lock costs nothing.
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Modelyard needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.stamp: proxy/requirements/%.txt pyproject.toml | $(BIN)/pip
+	@echo "Installing proxy/requirements/$*.txt"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: collections
+collections: $(VENV)/deploy.stamp  ## Fetch the third-party Ansible collections (needed for Docker hosts)
+	@$(BIN)/python collections/fetch.py
+
+# --- the main job -------------------------------------------------------------------------------
+.PHONY: up
+up: $(VENV)/deploy.stamp  ## Bring up $(INVENTORY): engines, registry, proxy (default: two echo replicas here)
+	@$(BIN)/ansible-playbook -i $(INVENTORY) playbooks/site.yml
+	@$(BIN)/modelyard tour -i $(INVENTORY)
+
+.PHONY: down
+down: $(VENV)/deploy.stamp  ## Stop everything that `make up` started
+	@$(BIN)/ansible-playbook -i $(INVENTORY) playbooks/stop.yml -e stop_proxies=true -e confirm=all
+
+# --- checks -------------------------------------------------------------------------------------
+.PHONY: lint
+lint: $(VENV)/dev.stamp collections  ## ruff, mypy --strict, yamllint, ansible-lint (production, offline)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/yamllint --strict .
+	@$(BIN)/ansible-lint --offline --profile production
+
+.PHONY: test
+test: lint  ## Lint and every test that needs no container engine
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: test-hosts
+test-hosts: $(VENV)/dev.stamp collections  ## Tests that need Docker: molecule, SSH test hosts, real vLLM
+	@bash tests/parts/engine.sh
+	@$(BIN)/pytest tests/hosts tests/e2e $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: $(VENV)/dev.stamp  ## Measurements: tables and JSON, never pass or fail
+	@$(BIN)/python -m tests.bench
+
+# --- upkeep -------------------------------------------------------------------------------------
+.PHONY: lock
+lock:  ## Resolve the dependencies anew and write the hashed lock files (needs uv on PATH)
+	@for set in "serve:" "deploy:--extra deploy" "dev:--extra deploy --group dev"; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	    $${set#*:} pyproject.toml --output-file "proxy/requirements/$${set%%:*}.txt"; \
+	done
+
+.PHONY: clean
+clean:  ## Remove environments and caches (not what runs: see `make down`)
+	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible

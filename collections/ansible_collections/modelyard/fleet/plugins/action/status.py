@@ -1,0 +1,112 @@
+"""Print what is up, down or unknown, and hand it on as data. Runs on the controller and connects to nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.modelyard.fleet.plugins.module_utils import fleet_status as words
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import plain
+
+COLOURS = {"up": "green", "ready": "green", "down": "red", "unknown": "yellow", "not ready": "yellow"}
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Arguments: ``plan`` (redacted), ``engine_hosts`` and ``proxy_hosts`` (names), ``result_file`` (optional).
+
+    Reads three registered results of each host: ``__fleet_facts``, ``__replica_probe`` and ``__proxy_probe``.
+    """
+
+    _requires_connection = False
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Compose, print, and write the result file."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        hostvars = (task_vars or {})["hostvars"]
+
+        def registered(name: str, hosts: str) -> dict[str, Any]:
+            return {host: data(hostvars[host].get(name)) or {} for host in self._task.args[hosts]}
+
+        status = compose(
+            plan=data(self._task.args["plan"]),
+            facts=registered("__fleet_facts", "engine_hosts"),
+            probes=registered("__replica_probe", "engine_hosts"),
+            proxies=registered("__proxy_probe", "proxy_hosts"),
+        )
+        display = Display()
+        for title, columns, rows in tables(status):
+            for line, colour in render(title, columns, rows):
+                display.display(line, color=colour)
+        if self._task.args.get("result_file"):
+            write_json(str(self._task.args["result_file"]), status)
+        return result | {"changed": False, "status": status}
+
+
+def data(value: Any) -> Any:
+    """Ansible's tagged and lazy values as plain data; what cannot be rendered is left out."""
+    return plain(value, lambda _path, _why: None)
+
+
+def compose(
+    plan: dict[str, Any],
+    facts: dict[str, Any],
+    probes: dict[str, Any],
+    proxies: dict[str, Any],
+) -> dict[str, Any]:
+    """The whole status as plain data, keyed hosts, replicas, proxies, endpoints."""
+    replicas = words.replica_rows(plan, facts, probes)
+    registries = [one["registry"] for one in proxies.values() if one.get("registry")]
+    newest: dict[str, Any] = max(registries, key=lambda one: one.get("generation") or 0, default={})
+    return {
+        "hosts": words.host_rows(facts, replicas),
+        "replicas": replicas,
+        "proxies": [words.proxy_row(host, one) for host, one in sorted(proxies.items())],
+        "endpoints": words.endpoint_rows(newest, replicas),
+    }
+
+
+def tables(status: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[dict[str, Any]]]]:
+    """Title, columns and rows of each table."""
+    proxies = [
+        row
+        | {
+            "ready": "yes" if row["ready"] else "no",
+            "models": ", ".join(
+                model["id"] if model["available"] else f"{model['id']} (not available)"
+                for model in row["models"]
+            ),
+        }
+        for row in status["proxies"]
+    ]
+    return [
+        ("Hosts", ("name", "state", "docker", "gpus", "replicas_up", "replicas_wished"), status["hosts"]),
+        ("Replicas", ("replica", "state", "health", "port", "gpus", "reason"), status["replicas"]),
+        ("Proxies", ("host", "url", "state", "ready", "generation", "models"), proxies),
+        ("Endpoints", ("model", "id", "url", "state"), status["endpoints"]),
+    ]
+
+
+def render(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
+    """A plain text table as lines with their colours; nothing at all for no rows."""
+    if not rows:
+        return []
+
+    def cell(value: Any) -> str:
+        if isinstance(value, list):
+            return ",".join(str(each) for each in value) or "-"
+        return "-" if value in (None, "") else str(value)
+
+    grid = [[cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(line[place]) for line in grid)) for place, column in enumerate(columns)]
+
+    def joined(cells: list[str] | tuple[str, ...]) -> str:
+        return "  ".join(text.ljust(width) for text, width in zip(cells, widths, strict=True)).rstrip()
+
+    head: list[tuple[str, str | None]] = [("", None), (title, "bright blue"), (joined(columns), None)]
+    return head + [
+        (joined(line), COLOURS.get(str(row.get("state")))) for line, row in zip(grid, rows, strict=True)
+    ]

@@ -1,0 +1,52 @@
+"""Check the inventory before any host is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import read_wish
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs on the controller only; needs no connection."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Fail with every problem at once, or return the settings of every host."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, args = self.validate_argument_spec(argument_spec={"result_file": {"type": "path"}})
+        wish = read_wish(task_vars or {}, self._loader)
+        problems = [str(problem) for problem in wish.problems]
+        if args["result_file"]:
+            write_json(
+                args["result_file"],
+                {
+                    "kind": "check",
+                    "ok": not problems,
+                    "problems": [problem.as_dict() | {"text": str(problem)} for problem in wish.problems],
+                    "models": len(wish.models),
+                    "hosts": len(wish.hosts),
+                },
+            )
+        result["changed"] = False
+        if problems:
+            count = _count(problems, "problem")
+            result["failed"] = True
+            result["msg"] = "\n".join([f"The inventory has {count}; no host was touched.", *problems])
+            return result
+        sound = f"Inventory: {_count(wish.models, 'model')}, {_count(wish.hosts, 'host')}, no problem found."
+        Display().display(sound)
+        result["msg"] = sound
+        result["settings"] = {name: dict(host.settings) for name, host in wish.hosts.items()}
+        result["state_dir"] = str(wish.state_dir)
+        return result
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"

@@ -1,0 +1,171 @@
+"""Fetch one pinned revision of a model from a Hugging Face hub, and check that all of it arrived.
+
+``huggingface_hub`` moves the bytes (resuming, many files at once). What must arrive is asked of the hub
+itself, because ``snapshot_download`` may return a half-filled folder when the hub does not answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import get_json, require_space
+from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import BLOCK, WeightsError, sha256_of
+
+# Ends with its parent, so that a run that was killed leaves nothing that goes on writing.
+_SCRIPT = """
+import ctypes, json, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+from huggingface_hub import snapshot_download
+snapshot_download(**json.load(sys.stdin))
+"""
+
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+    "HF_HUB_OFFLINE": "0",
+}
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a revision: SHA-256 for large files, git's blob id (SHA-1) for small ones."""
+
+    path: str
+    size: int
+    sha256: str | None
+    blob_id: str | None
+
+
+def _git_blob_id(path: Path) -> str:
+    """Git's name of a file's content: SHA-1 over a header and the bytes."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as handle:
+        while block := handle.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def list_files(
+    endpoint: str, repository: str, revision: str, token: str | None, timeout_s: float
+) -> list[HubFile]:
+    """All files of a revision, as the hub lists them. Raises ``WeightsError``."""
+    url: str | None = (
+        f"{endpoint.rstrip('/')}/api/models/{urllib.parse.quote(repository)}/tree/{revision}?recursive=true"
+    )
+    found: list[HubFile] = []
+    while url is not None:
+        entries, url = get_json(url, token, timeout_s)
+        for entry in entries:
+            if entry.get("type") != "file":
+                continue
+            large: dict[str, Any] = entry.get("lfs") or {}
+            found.append(
+                HubFile(
+                    entry["path"],
+                    int(large.get("size", entry["size"])),
+                    large.get("oid") or large.get("sha256"),
+                    None if large else entry.get("oid"),
+                )
+            )
+    if not found:
+        raise WeightsError(f"{repository} at {revision} holds no file")
+    return found
+
+
+def faults(directory: Path, files: list[HubFile]) -> dict[str, str]:
+    """Files of ``directory`` that are not what the hub has, each with the reason."""
+    found = {}
+    for file in files:
+        path = directory / file.path
+        if not path.is_file():
+            found[file.path] = "did not arrive"
+        elif path.stat().st_size != file.size:
+            found[file.path] = f"has {path.stat().st_size} bytes instead of {file.size}"
+        elif file.sha256 and sha256_of(path) != file.sha256:
+            found[file.path] = "has another SHA-256 than the hub says"
+        elif file.blob_id and _git_blob_id(path) != file.blob_id:
+            found[file.path] = "has another content than the hub says"
+    return found
+
+
+def missing_bytes(directory: Path, files: list[HubFile]) -> int:
+    """Bytes still to be downloaded into ``directory``; what lies there in part counts as missing."""
+    present = 0
+    for file in files:
+        path = directory / file.path
+        if path.is_file() and path.stat().st_size == file.size:
+            present += file.size
+    return sum(file.size for file in files) - present
+
+
+def _run_library(python: str, environment: dict[str, str], options: dict[str, Any]) -> str:
+    """Run ``snapshot_download`` in ``python``; returns what went wrong, empty when nothing did.
+
+    The options, token included, go through standard input: a command line is seen by every user.
+    """
+    try:
+        done = subprocess.run(
+            [python, "-c", _SCRIPT],
+            input=json.dumps(options),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        return f"{python} cannot be run ({error.strerror}); set model_weights_hub_python to a Python with huggingface_hub"
+    if done.returncode == 0:
+        return ""
+    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+    last = lines[-1] if lines else f"ended with {done.returncode}"
+    if "No module named 'huggingface_hub'" in last:
+        return f"{python} has no huggingface_hub: install it there, or let the role make its environment"
+    return last
+
+
+def fetch(
+    directory: Path,
+    repository: str,
+    revision: str,
+    endpoint: str,
+    token: str | None,
+    reserve: int,
+    timeout_s: float,
+    python: str,
+) -> None:
+    """Download the revision into ``directory``, or raise ``WeightsError``; what arrived is kept for next time."""
+    files = list_files(endpoint, repository, revision, token, timeout_s)
+    require_space(directory, missing_bytes(directory, files), reserve, repository)
+    said = _run_library(
+        python,
+        {**os.environ, **_ENVIRONMENT, "HF_HOME": str(directory.parent / f"{directory.name}.hub")},
+        {
+            "repo_id": repository,
+            "revision": revision,
+            "local_dir": str(directory),
+            "endpoint": endpoint,
+            "token": token or False,
+            "etag_timeout": timeout_s,
+        },
+    )
+    if said:
+        raise WeightsError(
+            f"{repository} at {revision}: {said}. What arrived is kept; the next run goes on from there"
+        )
+    wrong = faults(directory, files)
+    for name in wrong:
+        (directory / name).unlink(missing_ok=True)
+    if wrong:
+        listing = "; ".join(f"{name} {reason}" for name, reason in sorted(wrong.items()))
+        raise WeightsError(f"{repository} at {revision}: {listing}. Run again to download these anew")
+    shutil.rmtree(directory / ".cache", ignore_errors=True)
+    shutil.rmtree(directory.parent / f"{directory.name}.hub", ignore_errors=True)

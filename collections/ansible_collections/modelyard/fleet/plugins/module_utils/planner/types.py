@@ -1,0 +1,147 @@
+"""What the planner reads and decides upon, as frozen data.
+
+States have three values: ``up``, ``down`` and ``unknown``. Inside the planner a fourth one, ``absent``,
+marks a replica that the last deploy applied but that a host which did answer no longer has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+UP = "up"
+DOWN = "down"
+UNKNOWN = "unknown"
+ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where weights come from. ``kind`` is ``hub``, ``path`` or ``url``; ``pin`` revision or sha256."""
+
+    kind: str
+    value: str
+    pin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One wished model with all defaults filled in; ``hosts`` are names, the pattern already resolved."""
+
+    id: str
+    name: str
+    task: str
+    engine: str
+    hosts: tuple[str, ...]
+    pattern: str
+    replicas: int
+    gpus: int
+    source: Source | None = None
+    image: str | None = None
+    runtime: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    routing: Mapping[str, Any] = field(default_factory=dict)
+    smoke: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One engine host: its settings, and what was seen on it.
+
+    ``gpus`` are those that may be given to models *and* exist; ``blocked_gpus`` says by GPU who else uses it;
+    ``listening`` are the TCP ports somebody listens on; ``docker`` is ``up``, ``absent`` or ``unknown``.
+    A host whose ``state`` is ``unknown`` did not answer (or was not asked) and keeps what it had.
+    """
+
+    name: str
+    state: str = UP
+    runtime: str = "docker"
+    accelerator: str = "cpu"
+    gpus: tuple[str, ...] = ()
+    gpu_mode: str = "cdi"
+    address: str = "127.0.0.1"
+    first_port: int = 8100
+    last_port: int = 8199
+    home: str = "/var/lib/modelyard"
+    weights_dir: str = "/var/lib/modelyard/weights"
+    cache_dir: str = "/var/lib/modelyard/cache"
+    python: str = "python3"
+    images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    container_user: str | None = None
+    ulimits: Mapping[str, int] = field(default_factory=dict)
+    read_only: bool = True
+    log_max_size: str = "50m"
+    log_max_files: int = 5
+    blocked_gpus: Mapping[str, str] = field(default_factory=dict)
+    listening: frozenset[int] = frozenset()
+    docker: str = UP
+
+    def runtime_of(self, model: Model) -> str:
+        """Which runtime this model would have here."""
+        return model.runtime or self.runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """A replica that exists now, or that the last deploy applied on a host that does not answer now.
+
+    ``spec`` is the redacted launch spec it was started with, ``hash`` that of the full one.
+    """
+
+    replica: str
+    model: str
+    host: str
+    index: int
+    state: str
+    gpus: tuple[str, ...] = ()
+    port: int | None = None
+    runtime: str = "docker"
+    engine: str = ""
+    hash: str | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether its state is unknown: it is never stopped or moved, and holds its GPUs and port."""
+        return self.state == UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A decided place: which replica of which model, where, with what.
+
+    ``was`` is the replica that holds this place now, if any. ``wished`` is false for a replica that nobody
+    asks for any more but that cannot be stopped, because its state is unknown.
+    """
+
+    model: str
+    host: str
+    index: int
+    gpus: tuple[str, ...]
+    port: int
+    runtime: str
+    was: Current | None = None
+    wished: bool = True
+
+    @property
+    def replica(self) -> str:
+        """Its id."""
+        return replica_id(self.host, self.model, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The result of placing: slots in order of replica id, replicas to stop, and what could not be done."""
+
+    slots: tuple[Slot, ...]
+    dropped: tuple[Current, ...]
+    problems: tuple[str, ...]
+
+
+def replica_id(host: str, model: str, index: int) -> str:
+    """``<host>.<model id>.<index>``."""
+    return f"{host}.{model}.{index}"

@@ -1,0 +1,127 @@
+"""How a replica that does not answer stands: its last log lines and how it ended."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import xmlrpc.client
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from ansible_collections.modelyard.fleet.plugins.module_utils.launch import LABEL
+from ansible_collections.modelyard.fleet.plugins.module_utils.programs import tail
+from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import (
+    Home,
+    Supervisor,
+    SupervisorError,
+)
+from ansible_collections.modelyard.fleet.plugins.module_utils.unix_http import UnixHTTPConnection
+
+RESTART_LIMIT = 3
+"""Restarts of a container after which waiting on is pointless."""
+
+
+def _engine_get(socket: Path, path: str) -> bytes | None:
+    """Body of a 200 of the container engine; None for anything else."""
+    connection = UnixHTTPConnection(socket, 10.0)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        return body if response.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def plain_log(raw: bytes) -> str:
+    """The engine's multiplexed log stream (8-byte headers) as text; text without headers stays as it is."""
+    parts = []
+    position = 0
+    while (
+        position + 8 <= len(raw)
+        and raw[position] in (0, 1, 2)
+        and raw[position + 1 : position + 4] == b"\0\0\0"
+    ):
+        size = int.from_bytes(raw[position + 4 : position + 8], "big")
+        parts.append(raw[position + 8 : position + 8 + size])
+        position += 8 + size
+    return (b"".join(parts) if parts else raw).decode("utf-8", "replace")
+
+
+class ContainerWatch:
+    """Looks at one replica's container through the engine's socket."""
+
+    def __init__(self, replica: str, fleet: str, socket: Path) -> None:
+        self._filters = {"label": [f"{LABEL}.fleet={fleet}", f"{LABEL}.replica={replica}"]}
+        self._socket = socket
+        self._restarts_at_start: int | None = None
+
+    def _inspect(self) -> dict[str, Any] | None:
+        query = urlencode({"all": "true", "filters": json.dumps(self._filters)})
+        listing = _engine_get(self._socket, f"/containers/json?{query}")
+        found = json.loads(listing) if listing else []
+        if not found:
+            return None
+        body = _engine_get(self._socket, f"/containers/{quote(found[0]['Id'])}/json")
+        return dict(json.loads(body)) if body else None
+
+    def gone(self) -> str | None:
+        """Why the replica will not come up any more; None while it may."""
+        container = self._inspect()
+        if container is None:
+            return None  # the engine may be slow: unknown is not gone
+        restarts = int(container.get("RestartCount", 0))
+        if self._restarts_at_start is None:
+            self._restarts_at_start = restarts
+        state = container["State"]
+        if restarts - self._restarts_at_start >= RESTART_LIMIT:
+            return f"its container ended {restarts} times, last with exit code {state.get('ExitCode')}"
+        if state.get("Status") in ("exited", "dead"):
+            killed = ", out of memory" if state.get("OOMKilled") else ""
+            return f"its container ended with exit code {state.get('ExitCode')}{killed}"
+        return None
+
+    def log(self, lines: int) -> list[str]:
+        """The last lines of the container's log."""
+        container = self._inspect()
+        if container is None:
+            return []
+        raw = _engine_get(self._socket, f"/containers/{container['Id']}/logs?stdout=1&stderr=1&tail={lines}")
+        return plain_log(raw or b"").splitlines()[-lines:]
+
+
+class ProcessWatch:
+    """Looks at one replica's process through its supervisord."""
+
+    def __init__(self, replica: str, home: Path) -> None:
+        self._replica = replica
+        self._supervisor = Supervisor(Home(home), timeout_s=5.0)
+
+    def gone(self) -> str | None:
+        """Why the replica will not come up any more; None while it may."""
+        try:
+            info = self._supervisor.call("getProcessInfo", self._replica)
+        except (OSError, SupervisorError):
+            return None
+        except xmlrpc.client.Error as error:
+            return f"supervisord does not know it: {error}"
+        if info["statename"] == "FATAL":
+            return f"its process ended again and again, last with {self._last_end()}"
+        if info["statename"] in ("EXITED", "STOPPED"):
+            return f"its process is {info['statename'].lower()}, last end: {self._last_end()}"
+        return None
+
+    def _last_end(self) -> str:
+        """How the process ended last; only supervisord's log keeps that for one that ended at once."""
+        pattern = re.compile(rf"exited: {re.escape(self._replica)} \(([^;)]*)")
+        lines = tail(self._supervisor.home.folder / "supervisord.log", 200)
+        found = [match[1] for line in lines if (match := pattern.search(line))]
+        return found[-1] if found else "an exit status that was not recorded"
+
+    def log(self, lines: int) -> list[str]:
+        """The last lines of the program's log."""
+        return tail(Home(self._supervisor.home.root).program_folder(self._replica) / "output.log", lines)

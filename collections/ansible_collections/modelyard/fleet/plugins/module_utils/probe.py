@@ -1,0 +1,171 @@
+"""Ask replicas whether they live, are ready, and really generate."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+PROBE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """One replica to be asked. Times in seconds; ``url`` has no trailing slash."""
+
+    replica: str
+    url: str
+    live_path: str
+    ready_path: str
+    deadline_s: float
+    served_name: str
+    dialect: str
+    task: str
+    prompt: str
+    max_tokens: int
+
+
+@dataclass
+class Outcome:
+    """What was seen of a replica. ``text`` is what it generated, None when it was not asked."""
+
+    replica: str
+    url: str
+    live: bool = False
+    ready: bool = False
+    ok: bool = False
+    waited_s: float = 0.0
+    text: str | None = None
+    generation_s: float | None = None
+    error: str | None = None
+
+
+def request(url: str, body: dict[str, Any] | None, timeout_s: float) -> tuple[int, bytes]:
+    """Status and body of a GET, or of a POST of JSON. Raises ``OSError`` and ``http.client.HTTPException``."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    call = urllib.request.Request(url, data=data, headers=headers)  # noqa: S310
+    # never through a proxy of the environment: the address is this host's own
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(call, timeout=timeout_s) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def answers(url: str) -> str | None:
+    """None when a GET gives 2xx, otherwise why not."""
+    try:
+        status, _ = request(url, None, PROBE_TIMEOUT_S)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        return "no answer in time" if isinstance(reason, (socket.timeout, TimeoutError)) else str(reason)
+    return None if 200 <= status < 300 else f"answered {status}"
+
+
+def wait_ready(
+    target: Target,
+    gone: Callable[[], str | None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Outcome:
+    """Wait until a replica is live and ready.
+
+    ``gone`` tells why there is nothing to wait for any more (the process ended), or None.
+    """
+    outcome = Outcome(target.replica, target.url)
+    start = clock()
+    pause = 0.1
+    while True:
+        reason = None
+        path = target.live_path
+        for path in (target.live_path, target.ready_path):
+            reason = answers(target.url + path)
+            if reason is not None:
+                break
+            outcome.live = True
+        outcome.waited_s = round(clock() - start, 2)
+        if reason is None:
+            outcome.ready = outcome.ok = True
+            return outcome
+        ended = gone()
+        if ended is not None:
+            outcome.error = ended
+            return outcome
+        if clock() - start >= target.deadline_s:
+            outcome.error = (
+                f"{path}: {reason} after {outcome.waited_s:.0f} s (limit {target.deadline_s:.0f} s)"
+            )
+            return outcome
+        sleep(pause)
+        pause = min(pause * 1.5, 2.0)
+
+
+def _questions(target: Target) -> list[tuple[str, dict[str, Any]]]:
+    """Requests that a replica of this task and dialect must answer; the next is tried after a 4xx."""
+    name, prompt = target.served_name, target.prompt
+    if target.task == "embed":
+        return [("/v1/embeddings", {"model": name, "input": prompt})]
+    if target.task == "rerank":
+        return [("/v1/rerank", {"model": name, "query": prompt, "documents": [prompt, "something else"]})]
+    if target.dialect == "tgi":
+        return [("/generate", {"inputs": prompt, "parameters": {"max_new_tokens": target.max_tokens}})]
+    common = {"model": name, "max_tokens": target.max_tokens, "temperature": 0}
+    return [
+        ("/v1/chat/completions", {**common, "messages": [{"role": "user", "content": prompt}]}),
+        # a base model has no chat template
+        ("/v1/completions", {**common, "prompt": prompt}),
+    ]
+
+
+def answer_text(document: Any) -> str | None:
+    """The text in an engine's answer; for embeddings and ranks a short description. None when there is none."""
+    if isinstance(document, list) and document:
+        document = document[0]
+    if not isinstance(document, dict):
+        return None
+    if isinstance(document.get("generated_text"), str):
+        return str(document["generated_text"])
+    choices = document.get("choices")
+    if isinstance(choices, list) and choices:
+        message = choices[0].get("message") or {}
+        text = message.get("content") or message.get("reasoning_content") or message.get("reasoning")
+        found = text if text is not None else choices[0].get("text")
+        return None if found is None else str(found)
+    data = document.get("data")
+    if isinstance(data, list) and data and data[0].get("embedding"):
+        return f"embedding of {len(data[0]['embedding'])} numbers"
+    results = document.get("results")
+    return f"{len(results)} documents ranked" if isinstance(results, list) and results else None
+
+
+def generate(
+    target: Target, outcome: Outcome, timeout_s: float, clock: Callable[[], float] = time.monotonic
+) -> None:
+    """One real generation; fills ``outcome``. A replica that transcribes is not asked: there is no sound to send."""
+    if target.task == "transcribe":
+        return
+    start = clock()
+    status, body, path = 0, b"", ""
+    try:
+        for path, question in _questions(target):
+            status, body = request(target.url + path, question, timeout_s)
+            if status not in (400, 404, 405, 422):
+                break
+        outcome.generation_s = round(clock() - start, 3)
+        outcome.text = answer_text(json.loads(body)) if status == 200 else None
+        if not outcome.text:
+            outcome.error = (
+                f"{path} answered {status} without a text: {body[:300].decode('utf-8', 'replace')}"
+            )
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        outcome.error = f"{path}: {error}"
+    outcome.ok = outcome.error is None

@@ -1,0 +1,40 @@
+"""HTTP and XML-RPC over a Unix socket, with the standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import xmlrpc.client
+from pathlib import Path
+from typing import Any
+
+
+class UnixHTTPConnection(http.client.HTTPConnection):
+    """An HTTP connection to the server behind a socket file."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        """Open the socket. Raises ``OSError``."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_s)
+        self.sock.connect(str(self._path))
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__()
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        del host  # always the socket's
+        return UnixHTTPConnection(self._path, self._timeout_s)
+
+
+def xmlrpc_over_unix(path: Path, timeout_s: float) -> xmlrpc.client.ServerProxy:
+    """A proxy for the XML-RPC server behind a socket file; a call gives up after ``timeout_s`` seconds."""
+    return xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(path, timeout_s))

@@ -1,0 +1,140 @@
+#!/usr/bin/python
+"""Ansible module: write the endpoint registry, atomically and only when it differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelyard.fleet.plugins.module_utils import registry_file as lib
+from ansible_collections.modelyard.fleet.plugins.module_utils.files import fsync_directory, write_atomically
+
+DOCUMENTATION = r"""
+module: endpoint_registry
+short_description: Write the endpoint registry, atomically and only when it differs
+description:
+  - Compares the wished models with those in the file. Writes only when they or the generation differ.
+  - A reader sees the old file or the new one, never a part.
+  - A file that cannot be understood is not overwritten unless O(force) says so.
+options:
+  path: {description: The registry file., type: path, required: true}
+  models: {description: The registry's C(models)., type: dict, required: true}
+  generation:
+    description: Generation to write. Default is one more than the file's when the content differs.
+    type: int
+  write:
+    description: Whether to write. Without it the module only reports what the file holds.
+    type: bool
+    default: true
+  force:
+    description: Overwrite a file that cannot be understood.
+    type: bool
+    default: false
+  owner: {description: Owner of the file., type: str}
+  group: {description: Group of the file., type: str}
+  mode: {description: Mode of the file., type: raw, default: '0640'}
+author: [Modelyard]
+"""
+
+EXAMPLES = r"""
+- name: Write the registry
+  modelyard.fleet.endpoint_registry:
+    path: /var/lib/modelyard/endpoints.yml
+    models: {}
+"""
+
+RETURN = r"""
+generation: {description: Generation of the file after the run., type: int, returned: always}
+differs: {description: Whether the wished models differ from those found., type: bool, returned: always}
+exists: {description: Whether there was a file., type: bool, returned: always}
+"""
+
+SPEC: dict[str, Any] = {
+    "path": {"type": "path", "required": True},
+    "models": {"type": "dict", "required": True},
+    "generation": {"type": "int"},
+    "write": {"type": "bool", "default": True},
+    "force": {"type": "bool", "default": False},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "raw", "default": "0640"},
+}
+
+
+def _read(path: Path, force: bool) -> tuple[str | None, lib.Current]:
+    """The file's text and meaning. Raises ``RegistryFileError`` and ``OSError``."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None, lib.Current(0, None)
+    except UnicodeDecodeError as error:
+        text, problem = "", lib.RegistryFileError(f"{path} is no text: {error}")
+    else:
+        try:
+            return text, lib.parse(text, str(path))
+        except lib.RegistryFileError as error:
+            problem = error
+    if force:
+        return text, lib.Current(0, None)
+    raise lib.RegistryFileError(
+        f"{problem}. It is left as it is: mend it, move it away, or set endpoint_registry_force"
+    )
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    params = module.params
+    path = Path(params["path"])
+    models = params["models"]
+    try:
+        text, current = _read(path, params["force"])
+    except (lib.RegistryFileError, OSError) as error:
+        module.fail_json(msg=str(error))
+    differs = current.models != models
+    outcome: dict[str, Any] = {"differs": differs, "exists": text is not None}
+    if not params["write"]:
+        module.exit_json(changed=False, generation=current.generation, **outcome)
+    wanted = params["generation"]
+    if wanted is None:
+        wanted = current.generation + 1 if differs else current.generation
+    if wanted < current.generation:
+        module.fail_json(
+            msg=f"{path} has generation {current.generation}; a proxy would refuse to go back to {wanted}"
+        )
+    arguments = module.load_file_common_arguments(params, path=str(path))
+    changed = differs or wanted != current.generation
+    if changed:
+        after = lib.render(models, wanted)
+        outcome["diff"] = {
+            "before": text or "",
+            "after": after,
+            "before_header": str(path),
+            "after_header": str(path),
+        }
+        if not module.check_mode:
+            try:
+                _write(module, path, after, arguments)
+            except OSError as error:
+                module.fail_json(msg=f"{path} cannot be written: {error}")
+    if path.exists():
+        changed = module.set_fs_attributes_if_different(arguments, changed)
+    module.exit_json(changed=changed, generation=wanted, **outcome)
+
+
+def _write(module: AnsibleModule, path: Path, text: str, arguments: dict[str, Any]) -> None:
+    """Write beside the file, give it owner and mode, then rename: no reader ever meets a forbidden file."""
+    temporary = path.with_name(f".{path.name}.new")
+    # 0600 until owner, group and the wished mode are set
+    write_atomically(temporary, text.encode(), 0o600)
+    try:
+        module.set_fs_attributes_if_different({**arguments, "path": str(temporary)}, False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+
+
+if __name__ == "__main__":
+    main()

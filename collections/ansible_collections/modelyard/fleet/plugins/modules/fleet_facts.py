@@ -1,0 +1,147 @@
+#!/usr/bin/python
+# Copyright: Modelyard contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Observe one host: replicas, foreign containers, GPUs and listening ports."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: fleet_facts
+short_description: Observe the replicas, GPUs and ports of one host
+description:
+  - Says which replicas of a fleet run on the host, in both runtimes, and what else holds GPUs and ports.
+  - Changes nothing, in check mode and out of it.
+  - A state that cannot be found out is C(unknown), never C(down).
+author: Modelyard contributors (@modelyard)
+options:
+  fleet:
+    description: Name of the fleet; containers of other fleets count as foreign.
+    type: str
+    default: modelyard
+  home:
+    description: Directory on the host that holds C(process/) and C(supervisor/); a leading C(~/) is the
+    user's home. type: str
+    required: true
+  timeout:
+    description: Seconds that Docker, the supervisor and nvidia-smi have to answer.
+    type: int
+    default: 20
+attributes:
+  check_mode:
+    description: Runs in check mode as it does otherwise.
+    support: full
+  diff_mode:
+    description: There is never a difference.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Observe this host
+  modelyard.fleet.fleet_facts:
+    fleet: modelyard
+    home: /var/lib/modelyard
+  register: __fleet_facts
+"""
+
+RETURN = r"""
+replicas:
+  description: Replicas of the fleet on this host.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - replica: gpu01.qwen2.5-7b.0
+      model: qwen2.5-7b
+      runtime: docker
+      state: up
+      hash: 3f0c
+      spec: {}
+      gpus: ["0"]
+      port: 8100
+      container_id: 5d1e
+      started_at: "2026-01-01T00:00:00Z"
+foreign:
+  description: Running containers that are not of this fleet, with the GPUs they asked for.
+  returned: always
+  type: list
+  elements: dict
+listening_ports:
+  description: TCP ports that something listens on.
+  returned: always
+  type: list
+  elements: int
+gpus:
+  description: GPUs that nvidia-smi lists, with the processes on them that are not of this fleet.
+  returned: always
+  type: list
+  elements: dict
+docker:
+  description: Whether the Docker daemon answers, C(up), C(absent) or C(unknown).
+  returned: always
+  type: str
+process:
+  description: Whether the replicas of the process runtime could be listed, C(up), C(absent) or C(unknown).
+  returned: always
+  type: str
+problems:
+  description: What could not be found out, and why.
+  returned: always
+  type: list
+  elements: str
+home:
+  description: The option O(home) as an absolute path.
+  returned: always
+  type: str
+user_home:
+  description: Home directory of the user that the module ran as.
+  returned: always
+  type: str
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelyard.fleet.plugins.module_utils.observe import docker, gpus, ports, process
+
+
+def observe(fleet: str, home: str, timeout: int) -> dict[str, Any]:
+    """Everything that can be seen, as plain data."""
+    problems: list[str] = []
+    docker_state, containers, foreign = docker.containers(fleet, timeout, problems)
+    listening = ports.listening("/proc")
+    process_state, processes = process.replicas(Path(home), timeout, listening, problems)
+    replicas = containers + processes
+    ours = [item["container_id"] for item in containers]
+    roots = [item["pid"] for item in processes if item.get("pid")]
+    devices = gpus.devices(timeout, problems, gpus.Owner("/proc", ours, roots))
+    return {
+        "replicas": sorted(replicas, key=lambda item: item["replica"]),
+        "foreign": sorted(foreign, key=lambda item: item["name"]),
+        "listening_ports": sorted(listening),
+        "gpus": devices,
+        "docker": docker_state,
+        "process": process_state,
+        "problems": problems,
+        "home": home,
+        "user_home": str(Path.home()),
+    }
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "fleet": {"type": "str", "default": "modelyard"},
+            "home": {"type": "str", "required": True},
+            "timeout": {"type": "int", "default": 20},
+        },
+        supports_check_mode=True,
+    )
+    home = str(Path(module.params["home"]).expanduser().absolute())
+    module.exit_json(changed=False, **observe(module.params["fleet"], home, module.params["timeout"]))
+
+
+if __name__ == "__main__":
+    main()

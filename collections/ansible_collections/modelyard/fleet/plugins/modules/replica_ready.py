@@ -1,0 +1,151 @@
+#!/usr/bin/python
+"""Ansible module: wait until a host's replicas answer, and let them generate."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelyard.fleet.plugins.module_utils import probe
+from ansible_collections.modelyard.fleet.plugins.module_utils.postmortem import ContainerWatch, ProcessWatch
+
+DOCUMENTATION = r"""
+module: replica_ready
+short_description: Wait until a host's replicas answer, and let them generate
+description:
+  - Waits for all replicas of a host at once, in threads. Changes nothing.
+  - A replica whose process has ended for good is given up at once, and its last log lines are shown.
+  - With O(generate) each replica must answer a real prompt.
+options:
+  replicas:
+    description: Assignments of this host as the planner makes them (C(replica), C(runtime), C(spec)).
+    type: list
+    elements: dict
+    required: true
+  generate:
+    description: Whether to ask each replica for a generation.
+    type: bool
+    default: false
+  generation_timeout_s:
+    description: Seconds that one generation may take.
+    type: float
+    default: 120.0
+  deadline_s:
+    description: Seconds to wait for each replica; default is its C(spec.start_period_s).
+    type: float
+  fleet:
+    description: Value of the label C(modelyard.fleet).
+    type: str
+    default: modelyard
+  home:
+    description: Home directory of the C(process) runtime, for logs and exit states.
+    type: path
+  docker_socket:
+    description: Socket of the container engine, for logs and exit states.
+    type: path
+    default: /var/run/docker.sock
+  log_lines:
+    description: Log lines to show of a replica that failed.
+    type: int
+    default: 20
+  fail:
+    description: Whether a replica that is not ready fails the module.
+    type: bool
+    default: true
+author: [Modelyard]
+"""
+
+EXAMPLES = r"""
+- name: Wait for this host's replicas
+  modelyard.fleet.replica_ready:
+    replicas: "{{ model_server_replicas }}"
+    generate: true
+"""
+
+RETURN = r"""
+replicas:
+  description: >-
+    One entry per replica with C(replica), C(url), C(live), C(ready), C(ok), C(waited_s), C(text), C(generation_s),
+    C(error) and C(log).
+  type: list
+  returned: always
+"""
+
+SPEC: dict[str, Any] = {
+    "replicas": {"type": "list", "elements": "dict", "required": True},
+    "generate": {"type": "bool", "default": False},
+    "generation_timeout_s": {"type": "float", "default": 120.0},
+    "deadline_s": {"type": "float"},
+    "fleet": {"type": "str", "default": "modelyard"},
+    "home": {"type": "path"},
+    "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
+    "log_lines": {"type": "int", "default": 20},
+    "fail": {"type": "bool", "default": True},
+}
+
+
+def _target(assignment: dict[str, Any], deadline_s: float | None) -> probe.Target:
+    spec = assignment["spec"]
+    smoke = spec.get("smoke") or {}
+    return probe.Target(
+        replica=assignment["replica"],
+        url=str(spec["url"]).rstrip("/"),
+        live_path=spec["live_path"],
+        ready_path=spec["ready_path"],
+        deadline_s=float(spec["start_period_s"] if deadline_s is None else deadline_s),
+        served_name=spec["served_name"],
+        dialect=spec["dialect"],
+        task=spec["task"],
+        prompt=str(smoke.get("prompt") or "Say hello."),
+        max_tokens=int(smoke.get("max_tokens") or 8),
+    )
+
+
+def _watch(assignment: dict[str, Any], params: dict[str, Any]) -> ContainerWatch | ProcessWatch | None:
+    runtime = assignment.get("runtime") or assignment["spec"].get("runtime")
+    if runtime == "docker":
+        return ContainerWatch(assignment["replica"], params["fleet"], Path(params["docker_socket"]))
+    if runtime == "process" and params["home"]:
+        return ProcessWatch(assignment["replica"], Path(params["home"]))
+    return None
+
+
+def _check(assignment: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    target = _target(assignment, params["deadline_s"])
+    watch = _watch(assignment, params)
+    outcome = probe.wait_ready(target, watch.gone if watch else lambda: None)
+    if outcome.ready and params["generate"]:
+        probe.generate(target, outcome, params["generation_timeout_s"])
+    log = watch.log(params["log_lines"]) if watch and not outcome.ok else []
+    return {**vars(outcome), "log": log}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    params = module.params
+    assignments = params["replicas"]
+    results: list[dict[str, Any]] = []
+    if assignments:
+        try:
+            with ThreadPoolExecutor(max_workers=min(len(assignments), 32)) as pool:
+                results = list(pool.map(lambda item: _check(item, params), assignments))
+        except (KeyError, TypeError, ValueError) as error:
+            module.fail_json(msg=f"an assignment is incomplete: {type(error).__name__}: {error}")
+    failed = [result for result in results if not result["ok"]]
+    if failed and params["fail"]:
+        blocks = []
+        for result in failed:
+            log = "".join(f"\n    {line}" for line in result["log"])
+            blocks.append(
+                f"{result['replica']} ({result['url']}): {result['error']}"
+                + (log and f"\n  its last words:{log}")
+            )
+        module.fail_json(msg="\n".join(blocks), replicas=results)
+    module.exit_json(changed=False, replicas=results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What the inventory wishes, read from the variables of a running play."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import Render, plain, renderer
+
+try:
+    from modelyard import inventory as contract
+    from modelyard.catalog import load_engines
+except ImportError as error:
+    _MISSING: ImportError | None = error
+else:
+    _MISSING = None
+
+ENGINE_GROUP = "engine_hosts"
+PROXY_GROUP = "proxy_hosts"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Models and hosts as the inventory gives them, and everything that is wrong with it."""
+
+    models: list[dict[str, Any]]
+    hosts: Mapping[str, contract.HostView]
+    patterns: Mapping[str, Sequence[str]]
+    engines: Mapping[str, Mapping[str, Any]]
+    problems: list[contract.Problem]
+    state_dir: Path
+
+
+def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
+    """Read models and hosts, check them on both levels. ``AnsibleError`` only for what no inventory can
+    mend.
+    """
+    if _MISSING is not None:
+        raise AnsibleError(
+            f"The Python package modelyard cannot be imported by {sys.executable}: {_MISSING}. "
+            "Run Ansible from the environment that modelyard[deploy] is installed in."
+        )
+    hostvars, groups = task_vars["hostvars"], task_vars["groups"]
+    me = hostvars.raw_get(task_vars["inventory_hostname"])
+    directory = me.get("inventory_dir")
+    sources = contract.read_sources(Path(directory), Path.cwd()) if directory else contract.Sources()
+    on_files = contract.check_files(directory, sources=sources) if directory else []
+
+    unrendered: list[contract.Problem] = []
+    models = _models(me, renderer(loader, me), unrendered)
+    hosts = {
+        name: _host(hostvars.raw_get(name), name, groups, loader, unrendered)
+        for name in sorted({*groups.get(ENGINE_GROUP, ()), *groups.get(PROXY_GROUP, ())})
+    }
+    names = frozenset({*groups, *(host for members in groups.values() for host in members)})
+    resolved = contract.Resolved(_patterns(models, groups, names, loader), names)
+    engines = {name: engine.data for name, engine in load_engines().items()}
+    on_values = contract.check(models, hosts, resolved, sources=sources, engines=engines)
+    hidden = {problem.path for problem in unrendered}
+    on_values = [problem for problem in on_values if problem.path not in hidden]
+    located = [contract.locate(problem, sources) for problem in unrendered]
+    settings = next(iter(hosts.values())).settings if hosts else {}
+    state_dir = Path(str(settings.get("fleet_state_dir") or Path(str(directory or ".")) / ".modelyard"))
+    return Wish(
+        models=models if isinstance(models, list) else [],
+        hosts=hosts,
+        patterns=resolved.patterns,
+        engines=engines,
+        problems=contract.merge(on_files, located, on_values),
+        state_dir=state_dir,
+    )
+
+
+def _models(variables: Mapping[str, Any], render: Render, problems: list[contract.Problem]) -> Any:
+    if "models" not in variables:
+        problems.append(
+            contract.Problem(
+                "no-models",
+                "the inventory has no variable models.",
+                ("models",),
+                "Declare them in group_vars/all/models.yml; an empty list is allowed.",
+            )
+        )
+        return []
+
+    def failed(path: tuple[Any, ...], why: str) -> None:
+        problems.append(contract.Problem("template", f"cannot be rendered: {why}.", ("models", *path)))
+
+    models = plain(variables["models"], failed, render)
+    for at, problem in enumerate(problems):
+        problems[at] = contract.named(problem, models)
+    return models
+
+
+def _host(
+    variables: Mapping[str, Any],
+    name: str,
+    groups: Mapping[str, list[str]],
+    loader: Any,
+    problems: list[contract.Problem],
+) -> contract.HostView:
+    given = {}
+    render = renderer(loader, variables)
+
+    def value_of(key: str) -> Any:
+        def failed(path: tuple[Any, ...], why: str) -> None:
+            problems.append(
+                contract.Problem("template", f"cannot be rendered: {why}.", (key, *path), host=name)
+            )
+
+        return plain(variables[key], failed, render)
+
+    for key in variables:
+        if key.startswith("fleet_"):
+            found = value_of(key)
+            if found is not None:
+                given[str(key)] = found
+    address = value_of("ansible_host") if "ansible_host" in variables else None
+    local = "ansible_connection" in variables and value_of("ansible_connection") in (
+        "local",
+        "ansible.builtin.local",
+    )
+    return contract.HostView(
+        name=name,
+        given=given,
+        settings=contract.host_settings(
+            given,
+            name=name,
+            ansible_host=address,
+            local=local,
+            inventory_dir=variables.get("inventory_dir"),
+            python=sys.executable,
+        ),
+        runs_engines=name in groups.get(ENGINE_GROUP, ()),
+        runs_proxy=name in groups.get(PROXY_GROUP, ()),
+    )
+
+
+def _patterns(
+    models: Any,
+    groups: Mapping[str, list[str]],
+    names: frozenset[str],
+    loader: Any,
+) -> dict[str, list[str]]:
+    """Every host pattern that a model uses, resolved by Ansible itself and unaffected by ``--limit``."""
+    manager = InventoryManager(loader, parse=False)
+    for group, members in groups.items():
+        manager.add_group(group)
+        for host in members:
+            manager.add_host(host, group=group)
+    out: dict[str, list[str]] = {}
+    for pattern in contract.patterns_of(models):
+        if contract.unknown_terms(pattern, names):
+            out[pattern] = []  # reported by the check; Ansible would only warn
+        else:
+            out[pattern] = sorted(str(host.name) for host in manager.get_hosts(pattern=pattern))
+    return out

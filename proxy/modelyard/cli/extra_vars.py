@@ -1,0 +1,44 @@
+"""Extra variables for a playbook that can carry anything a user typed.
+
+Ansible treats extra variables as trusted templates: ``{{ lookup('pipe', ...) }}`` in one would run on the
+controller. Strings tagged ``!unsafe`` in a YAML file are taken as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+
+class _Unsafe(str):
+    """A string that Ansible must not read as a template."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes ``_Unsafe`` with its tag."""
+
+
+def _represent(dumper: yaml.SafeDumper, value: _Unsafe) -> yaml.ScalarNode:
+    return dumper.represent_scalar("!unsafe", str(value), style='"')
+
+
+_Dumper.add_representer(_Unsafe, _represent)
+
+
+def extra_vars_yaml(values: Mapping[str, Any]) -> str:
+    """The variables as YAML in which every string value is ``!unsafe``."""
+    return yaml.dump(_marked(dict(values)), Dumper=_Dumper, allow_unicode=True, width=10_000)
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, str):
+        return _Unsafe(value)
+    if isinstance(value, Mapping):
+        return {str(key): _marked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_marked(item) for item in value]
+    return value

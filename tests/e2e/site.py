@@ -1,0 +1,158 @@
+"""A site under test: an inventory, the playbooks run over it, and what its hosts say about the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openai import OpenAI
+
+from tests.hosts.inventories import write_inventory, write_models
+from tests.hosts.machine import Host
+
+REPOSITORY = Path(__file__).parents[2]
+PROXY_PORT = 8000
+_RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a playbook: what was called, how it ended and what it printed."""
+
+    command: str
+    status: int
+    output: str
+
+    def __str__(self) -> str:
+        return f"$ {self.command}\n(status {self.status})\n{self.output[-8000:]}"
+
+    def changed(self) -> dict[str, int]:
+        """Host -> how many tasks changed something, from the recap."""
+        return {host: int(changed) for host, changed, _, _ in _RECAP.findall(self.output)}
+
+
+@dataclass
+class Site:
+    """Hosts, the models wished for, and the directory of the inventory that says so.
+
+    The first of `hosts` runs the proxy, all run engines.
+    """
+
+    directory: Path
+    fleet: Mapping[str, Any]
+    hosts: list[Host]
+    models: dict[str, dict[str, Any]]
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def inventory(self) -> Path:
+        """The inventory's directory."""
+        return self.directory / "inventory"
+
+    @property
+    def proxy(self) -> str:
+        """The base URL of the proxy."""
+        return f"http://{self.hosts[0].address}:{PROXY_PORT}"
+
+    def write(self) -> None:
+        """Write the inventory anew from hosts, models and fleet settings."""
+        groups = {"engine_hosts": self.hosts, "proxy_hosts": self.hosts[:1]}
+        write_inventory(self.inventory, groups, list(self.models.values()), self.fleet)
+
+    def wish(self, models: dict[str, dict[str, Any]]) -> None:
+        """Change which models are wished for, as an operator would: in the inventory, nothing else."""
+        self.models = models
+        write_models(self.inventory, list(models.values()))
+
+    def play(self, verb: str, timeout: float = 900) -> Run:
+        """Run ``playbooks/VERB.yml`` over the inventory; it must end well."""
+        run, _ = self._run(verb, timeout)
+        return run
+
+    def ask(self, verb: str, timeout: float = 300) -> dict[str, Any]:
+        """Run ``playbooks/VERB.yml`` and return the JSON that it writes for programs."""
+        _, result = self._run(verb, timeout)
+        return result
+
+    def changes(self) -> dict[str, tuple[str, str]]:
+        """What a deployment would do now: replica -> (action, reason)."""
+        return {
+            change["replica"]: (change["action"], str(change.get("reason", "")))
+            for change in self.ask("plan")["changes"]
+        }
+
+    def states(self) -> dict[str, str]:
+        """What `status` says now: replica -> up, down or unknown."""
+        return {replica["replica"]: replica["state"] for replica in self.ask("status")["replicas"]}
+
+    def containers(self, *, running: bool = False) -> dict[str, dict[str, Any]]:
+        """Replica -> what the engine of its host says about its container."""
+        found = {}
+        for host in self.hosts:
+            for container in host.containers(running=running):
+                replica = container["Config"]["Labels"].get("modelyard.replica")
+                if replica is not None:
+                    found[replica] = container
+        return found
+
+    def identities(self, replicas: Iterable[str] | None = None) -> dict[str, str]:
+        """Replica -> id and start of its container: the same as long as nobody replaced or restarted it."""
+        found = self.containers()
+        wanted = found if replicas is None else replicas
+        return {name: f"{found[name]['Id'][:12]} {found[name]['State']['StartedAt']}" for name in wanted}
+
+    def replicas(self, model: str) -> list[str]:
+        """The replicas of `model` that have a container, sorted."""
+        return sorted(
+            name
+            for name, container in self.containers().items()
+            if container["Config"]["Labels"]["modelyard.model"] == model
+        )
+
+    def client(self) -> OpenAI:
+        """A client of the proxy that hides nothing: it does not retry by itself."""
+        return OpenAI(base_url=f"{self.proxy}/v1", api_key="none", max_retries=0, timeout=120)
+
+    def describe(self) -> str:
+        """What is known when something went wrong: the last run, the hosts' containers, the proxy's log."""
+        words = [str(self.runs[-1])] if self.runs else []
+        for host in self.hosts:
+            seen = host.ssh("sudo docker ps --all --no-trunc --format '{{.Names}} {{.Status}} {{.Command}}'")
+            words.append(f"--- containers on {host.name}\n{seen.stdout}{seen.stderr}")
+        log = self.hosts[0].ssh("sudo journalctl --no-pager --lines 40 --unit 'modelyard*'")
+        words.append(f"--- proxy on {self.hosts[0].name}\n{log.stdout}{log.stderr}")
+        return "\n".join(words)
+
+    def _run(self, verb: str, timeout: float) -> tuple[Run, dict[str, Any]]:
+        result = self.directory / "result.json"
+        result.unlink(missing_ok=True)
+        command = [
+            *[str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory)],
+            *[f"playbooks/{verb}.yml", "-e", json.dumps({"modelyard_result_file": str(result)})],
+        ]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=REPOSITORY,
+                env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            said = error.stdout.decode(errors="replace") if error.stdout else ""
+            raise AssertionError(f"{verb}.yml ran longer than {timeout:.0f} s:\n{said[-8000:]}") from error
+        run = Run(" ".join(command), done.returncode, done.stdout)
+        self.runs.append(run)
+        assert run.status == 0, f"{verb}.yml failed"
+        return run, json.loads(result.read_text()) if result.exists() else {}

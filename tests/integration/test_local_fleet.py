@@ -1,0 +1,212 @@
+"""The main job on this machine, as `make up` does it: playbooks, processes, proxy, an answer.
+
+Everything runs for real, with directories and ports of its own, so that it can run beside a `make up`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s+unreachable=\d+")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now; all are held until the last is found, so none comes twice."""
+    held = [socket.socket() for _ in range(count)]
+    for each in held:
+        each.bind(("127.0.0.1", 0))
+    ports = [int(each.getsockname()[1]) for each in held]
+    for each in held:
+        each.close()
+    return ports
+
+
+def free_range(width: int) -> tuple[int, int]:
+    """First and last of ``width`` neighbouring free ports below the ephemeral ones."""
+    for first in range(20000 + os.getpid() % 5000, 32000, width):
+        held = []
+        try:
+            for port in range(first, first + width):
+                each = socket.socket()
+                held.append(each)
+                each.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        else:
+            return first, first + width - 1
+        finally:
+            for each in held:
+                each.close()
+    raise RuntimeError("no free range of ports")
+
+
+@dataclass
+class Fleet:
+    """A private copy of the local inventory, and how to run playbooks over it."""
+
+    home: Path
+    inventory: Path
+    port: int
+    ports: tuple[int, int]
+
+    def play(self, name: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """One playbook run, its output kept."""
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory),
+            f"playbooks/{name}.yml", *more,
+        ]  # fmt: skip
+        environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=240, check=False
+        )
+
+    def changed(self, result: subprocess.CompletedProcess[str]) -> int:
+        """Changed tasks of a run that must have gone well."""
+        assert result.returncode == 0, result.stdout + result.stderr
+        recaps = [match for line in result.stdout.splitlines() if (match := RECAP.match(line))]
+        assert recaps, result.stdout
+        return sum(int(match["changed"]) for match in recaps)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """One GET at the proxy."""
+        return self._ask(urllib.request.Request(f"http://127.0.0.1:{self.port}{path}"))
+
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """One JSON POST at the proxy."""
+        return self._ask(
+            urllib.request.Request(
+                f"http://127.0.0.1:{self.port}{path}",
+                data=json.dumps(body).encode(),
+                headers={"content-type": "application/json"},
+            )
+        )
+
+    @staticmethod
+    def _ask(request: urllib.request.Request) -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as answer:
+            with answer:
+                return answer.code, json.load(answer)
+
+    def listening(self) -> list[int]:
+        """Which of the fleet's ports somebody listens on."""
+        found = []
+        for port in (self.port, *range(self.ports[0], self.ports[1] + 1)):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    found.append(port)
+        return found
+
+    def processes(self) -> list[str]:
+        """Command lines of processes that name this fleet's directory."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                except OSError:  # it ended while we looked
+                    continue
+                if str(self.home) in line:
+                    found.append(f"{entry.name} {line}")
+        return found
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    home = tmp_path_factory.mktemp("f")
+    inventory = home / "inventory"
+    source = ROOT / "inventories" / "local"
+    for path in source.rglob("*.yml"):
+        copy = inventory / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    (port,) = free_ports(1)
+    ports = free_range(8)
+    (inventory / "host_vars").mkdir()
+    (inventory / "host_vars" / "localhost.yml").write_text(
+        json.dumps(
+            {
+                "fleet_home": str(home / "home"),
+                "fleet_ports": f"{ports[0]}-{ports[1]}",
+                "fleet_proxy_port": port,
+            }
+        ),
+        encoding="utf-8",
+    )
+    running = Fleet(home, inventory, port, ports)
+    yield running
+    running.play("stop", "-e", "confirm=all", "-e", "stop_proxies=true")
+    left = running.processes()
+    assert not left, left
+
+
+@pytest.mark.timeout(600)
+def test_the_life_of_a_local_fleet(fleet: Fleet) -> None:
+    # check mode on a machine where nothing is there yet
+    fleet.changed(fleet.play("site", "--check", "--diff"))
+    assert not fleet.listening()
+
+    assert fleet.changed(fleet.play("site")) > 0
+    assert len(fleet.listening()) == 3
+
+    # the generation backend's documented requests
+    status, models = fleet.get("/models")
+    assert status == 200
+    assert [set(model) >= {"id", "name", "hf_name", "endpoint", "available"} for model in models] == [True]
+    assert models[0]["available"] is True
+    assert fleet.get("/models/gpt-2/health")[1]["status"] == "available"
+    status, answer = fleet.post(
+        "/generate",
+        {
+            "model_id": "gpt-2", "prompt": "Once upon a time", "max_new_tokens": 20,
+            "temperature": 0.7, "top_p": 0.95, "repetition_penalty": 1.0,
+        },
+    )  # fmt: skip
+    assert status == 200
+    assert answer["generated_text"]
+    assert answer["model_id"] == "gpt-2"
+
+    # a second run changes nothing, and says so beforehand
+    before = sorted(fleet.processes())
+    assert fleet.changed(fleet.play("site", "--check", "--diff")) == 0
+    assert fleet.changed(fleet.play("site")) == 0
+    assert sorted(fleet.processes()) == before
+
+    # a changed argument replaces the replicas, and the plan says so first
+    models_file = fleet.inventory / "group_vars" / "all" / "models.yml"
+    original = models_file.read_text(encoding="utf-8")
+    changed = original.replace("    engine: echo\n", "    engine: echo\n    args: {ttft: 0.01}\n")
+    models_file.write_text(changed, "utf-8")
+    result_file = fleet.home / "plan.json"
+    fleet.changed(fleet.play("plan", "-e", json.dumps({"modelyard_result_file": str(result_file)})))
+    plan = json.loads(result_file.read_text(encoding="utf-8"))
+    assert [change["action"] for change in plan["changes"]] == ["replace", "replace"]
+    assert all("ttft" in change["reason"] for change in plan["changes"])
+    assert fleet.changed(fleet.play("deploy")) > 0
+    assert fleet.post("/generate", {"model_id": "echo", "prompt": "again"})[0] == 200
+
+    # one model is stopped and no other thing
+    fleet.changed(fleet.play("stop", "-e", "model=echo"))
+    assert fleet.listening() == [fleet.port]
+    assert fleet.get("/live")[0] == 200
+
+    # everything is stopped
+    fleet.changed(fleet.play("stop", "-e", "confirm=all", "-e", "stop_proxies=true"))
+    assert not fleet.listening()
+    assert not fleet.processes()

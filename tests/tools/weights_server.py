@@ -1,0 +1,164 @@
+"""A stand-in for what weights are fetched from: files with ranges and faults, and the hub's endpoints.
+
+    /files/NAME                        a file of the directory, ranges supported
+    /cut/BYTES/NAME                    the same, but each answer ends after so many bytes, without a word
+    /plain/NAME                        the same, but ranges are ignored
+    /api/models/OWNER/NAME/tree/REV    the hub's listing of DIRECTORY/OWNER/NAME
+    /OWNER/NAME/resolve/REV/PATH       the hub's files
+    /requests                          what was asked so far: method, path, range, authorization given or not
+
+Binds an ephemeral port of 127.0.0.1 and writes it to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+LARGE = 1000
+"""Files from this size on are listed as large ones (with a SHA-256), as the hub does with LFS."""
+
+LOG: web.AppKey[list[dict[str, Any]]] = web.AppKey("log", list)
+ROOT: web.AppKey[Path] = web.AppKey("root", Path)
+TOKEN: web.AppKey[str] = web.AppKey("token", str)
+
+
+@web.middleware
+async def _note(request: web.Request, handler: Any) -> web.StreamResponse:
+    if request.path != "/requests":
+        request.app[LOG].append(
+            {
+                "method": request.method,
+                "path": request.path,
+                "range": request.headers.get("Range"),
+                "authorized": request.headers.get("Authorization") == f"Bearer {request.app[TOKEN]}",
+            }
+        )
+    answer: web.StreamResponse = await handler(request)
+    return answer
+
+
+def _file(request: web.Request, *parts: str) -> Path:
+    root = request.app[ROOT].resolve()
+    path = root.joinpath(*parts).resolve()
+    if not path.is_relative_to(root) or not path.is_file():
+        raise web.HTTPNotFound
+    return path
+
+
+async def _files(request: web.Request) -> web.StreamResponse:
+    return web.FileResponse(_file(request, request.match_info["name"]))
+
+
+async def _plain(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=_file(request, request.match_info["name"]).read_bytes())
+
+
+async def _cut(request: web.Request) -> web.StreamResponse:
+    data = _file(request, request.match_info["name"]).read_bytes()
+    start = request.http_range.start or 0
+    limit = int(request.match_info["bytes"])
+    headers = {"Content-Length": str(len(data) - start)}
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+    response = web.StreamResponse(status=206 if start else 200, headers=headers)
+    await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    await response.write(data[start : start + limit])
+    if start + limit < len(data):
+        assert request.transport is not None
+        # the client must get what was written before the line goes dead
+        while request.transport.get_write_buffer_size():
+            await asyncio.sleep(0)
+        request.transport.close()
+    return response
+
+
+def _blob(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324 - git's own name of a file
+
+
+def _repository(request: web.Request) -> Path:
+    root = request.app[ROOT].resolve()
+    path = (root / request.match_info["owner"] / request.match_info["name"]).resolve()
+    if request.match_info["owner"] == "private" and (
+        request.headers.get("Authorization") != f"Bearer {request.app[TOKEN]}"
+    ):
+        raise web.HTTPUnauthorized
+    if not path.is_relative_to(root) or not path.is_dir():
+        raise web.HTTPNotFound
+    return path
+
+
+async def _tree(request: web.Request) -> web.StreamResponse:
+    repository = _repository(request)
+    listing: list[dict[str, Any]] = []
+    for path in sorted(repository.rglob("*")):
+        name = path.relative_to(repository).as_posix()
+        if path.is_dir():
+            listing.append({"type": "directory", "path": name, "oid": "0" * 40, "size": 0})
+            continue
+        size = path.stat().st_size
+        entry = {"type": "file", "path": name, "oid": _blob(path), "size": size}
+        if size >= LARGE:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            entry["lfs"] = {"oid": digest, "size": size, "pointerSize": 134}
+        listing.append(entry)
+    return web.json_response(listing)
+
+
+async def _resolve(request: web.Request) -> web.StreamResponse:
+    repository = _repository(request)
+    path = _file(request, str(repository), request.match_info["path"])
+    large = path.stat().st_size >= LARGE
+    etag = hashlib.sha256(path.read_bytes()).hexdigest() if large else _blob(path)
+    headers = {"X-Repo-Commit": request.match_info["revision"], "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+    data = path.read_bytes()
+    start = request.http_range.start or 0
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+    return web.Response(status=206 if start else 200, body=data[start:], headers=headers)
+
+
+async def _requests(request: web.Request) -> web.StreamResponse:
+    return web.json_response(request.app[LOG])
+
+
+def make_app(root: Path, token: str) -> web.Application:
+    """The server's application over the files below ``root``; models of the owner ``private`` need the token."""
+    app = web.Application(middlewares=[_note])
+    app[ROOT] = root
+    app[TOKEN] = token
+    app[LOG] = []
+    app.router.add_get("/requests", _requests)
+    app.router.add_get("/files/{name}", _files)
+    app.router.add_get("/plain/{name}", _plain)
+    app.router.add_get("/cut/{bytes}/{name}", _cut)
+    app.router.add_get("/api/models/{owner}/{name}/tree/{revision}", _tree)
+    app.router.add_get("/{owner}/{name}/resolve/{revision}/{path:.+}", _resolve)
+    return app
+
+
+async def _serve(root: Path, token: str, port_file: Path) -> None:
+    runner = web.AppRunner(make_app(root, token))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port_file.write_text(str(runner.addresses[0][1]), encoding="utf-8")
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("root", type=Path)
+    parser.add_argument("port_file", type=Path)
+    parser.add_argument("--token", default="test-token")
+    chosen = parser.parse_args()
+    asyncio.run(_serve(chosen.root, chosen.token, chosen.port_file))
