@@ -69,7 +69,7 @@ def test_a_bad_registry_is_refused_with_every_problem(tmp_path: Path) -> None:
     (tmp_path / "r.yml").write_text("version: 1\nmodels:\n  m: {polcy: x, endpoints: [{id: a}]}\n")
     done = run(tmp_path, "serve", "--registry", "r.yml", "--port", "0")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "error: r.yml is no valid registry: 3 problems"
+    assert done.stderr.splitlines()[0] == "Error: r.yml is no valid registry: 3 problems"
     assert "model m: polcy: is unknown, did you mean 'policy'?" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -87,7 +87,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         done = run(tmp_path, "serve", "--registry", "r.yml", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: 127.0.0.1:{port} is in use by another program; "
+        f"Error: 127.0.0.1:{port} is in use by another program; "
         "stop that one or choose another port with --port\n"
     )
 
