@@ -44,7 +44,7 @@ def test_it_serves_says_where_and_stops_in_order(tmp_path: Path) -> None:
         try:
             said = json.loads(process.stdout.readline())
             assert said["models"] == {"m": ["http://127.0.0.1:9"]}
-            with urllib.request.urlopen(f"{said['url']}/v1/models", timeout=20) as response:  # noqa: S310
+            with urllib.request.urlopen(f"{said['url']}/v1/models", timeout=20) as response:
                 assert [card["id"] for card in json.load(response)["data"]] == ["m"]
             process.send_signal(signal.SIGTERM)
             assert json.loads(process.stdout.readline()) == {"stopped": True, "running": 0, "cut": 0}

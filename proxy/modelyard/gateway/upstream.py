@@ -147,7 +147,8 @@ class AiohttpTransport:
                     trace_request_ctx=sending,
                 )
         except (TimeoutError, OSError, aiohttp.ClientError) as exc:
-            if request.deadline is not None and asyncio.get_running_loop().time() >= request.deadline:
+            # which bound it was, not what the clock says now: a loop may wake a little early
+            if sending.timer and sending.timer.expired() and sending.first_by == request.deadline:
                 raise _too_long() from exc
             raise _translated(exc, request.timeouts) from exc
 
@@ -192,7 +193,6 @@ class _AiohttpResponse:
         self._idle_s = sending.request.timeouts.idle_s
         self._first_by: float | None = sending.first_by
         self._deadline = sending.request.deadline
-        self._loop = asyncio.get_running_loop()
 
     @property
     def status(self) -> int:
@@ -210,14 +210,14 @@ class _AiohttpResponse:
             async with asyncio.timeout_at(due):
                 data = await self._response.content.readany()
         except TimeoutError as exc:
-            raise self._late() from exc
+            raise self._late(due) from exc
         except (OSError, aiohttp.ClientError) as exc:
             raise UpstreamBrokenError("it closed the connection before its answer was whole") from exc
         self._first_by = None
         return data
 
-    def _late(self) -> UpstreamError:
-        if self._deadline is not None and self._loop.time() >= self._deadline:
+    def _late(self, due: float) -> UpstreamError:
+        if due == self._deadline:
             return _too_long()
         if self._first_by is not None:
             return UpstreamTimeoutError("it did not begin to answer within first_byte_s")
