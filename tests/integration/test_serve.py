@@ -44,7 +44,7 @@ def test_it_serves_says_where_and_stops_in_order(tmp_path: Path) -> None:
         try:
             said = json.loads(process.stdout.readline())
             assert said["models"] == {"m": ["http://127.0.0.1:9"]}
-            with urllib.request.urlopen(f"{said['url']}/v1/models", timeout=20) as response:  # noqa: S310
+            with urllib.request.urlopen(f"{said['url']}/v1/models", timeout=20) as response:
                 assert [card["id"] for card in json.load(response)["data"]] == ["m"]
             process.send_signal(signal.SIGTERM)
             assert json.loads(process.stdout.readline()) == {"stopped": True, "running": 0, "cut": 0}
@@ -69,7 +69,7 @@ def test_a_bad_registry_is_refused_with_every_problem(tmp_path: Path) -> None:
     (tmp_path / "r.yml").write_text("version: 1\nmodels:\n  m: {polcy: x, endpoints: [{id: a}]}\n")
     done = run(tmp_path, "serve", "--registry", "r.yml", "--port", "0")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0] == "error: r.yml is no valid registry: 3 problems"
+    assert done.stderr.splitlines()[0] == "Error: r.yml is no valid registry: 3 problems"
     assert "model m: polcy: is unknown, did you mean 'policy'?" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -87,7 +87,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
         done = run(tmp_path, "serve", "--registry", "r.yml", "--port", str(port))
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: 127.0.0.1:{port} is in use by another program; "
+        f"Error: 127.0.0.1:{port} is in use by another program; "
         "stop that one or choose another port with --port\n"
     )
 

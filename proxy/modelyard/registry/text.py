@@ -109,9 +109,8 @@ def _check_depth(text: str, loader_class: Any) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
-                raise yaml.MarkedYAMLError(
-                    problem=f"more than {_MAX_DEPTH} levels", problem_mark=event.start_mark
-                )
+                mark: Any = event.start_mark  # the C parser's own kind of mark has the same attributes
+                raise yaml.MarkedYAMLError(problem=f"more than {_MAX_DEPTH} levels", problem_mark=mark)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
