@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 
@@ -180,6 +181,14 @@ async def test_tokenize_gives_offsets_into_the_text(tgi: aiohttp.ClientSession) 
     assert [text[token["start"] : token["stop"]] for token in answer["tokenize_response"]] == [
         token["text"] for token in answer["tokenize_response"]
     ]
+
+
+async def test_a_body_that_is_too_large(tgi: aiohttp.ClientSession) -> None:
+    huge = b" " * (32 * 1024 * 1024 + 1)
+    async with tgi.post("/generate", data=io.BytesIO(huge)) as response:
+        assert (response.status, (await response.json())["error_type"]) == (413, "unknown")
+    async with tgi.post("/v1/completions", data=io.BytesIO(huge)) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (413, "body_too_large")
 
 
 async def test_unknown_routes_and_methods(tgi: aiohttp.ClientSession) -> None:
