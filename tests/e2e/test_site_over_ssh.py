@@ -53,7 +53,6 @@ def site(start_hosts: Callable[..., list[Host]], tmp_path_factory: pytest.TempPa
         "fleet_proxy_listen": host.address,
         "fleet_proxy_port": PROXY_PORT,
         "fleet_proxy_wheelhouse": str(wheelhouse.directory()),
-        "ansible_become": True,
     }
     models = {"tiny": tiny("tiny", 2, host), "steady": tiny("steady", 1, host)}
     site = Site(tmp_path_factory.mktemp("site"), fleet, [host], models)
