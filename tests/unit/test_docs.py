@@ -33,7 +33,7 @@ def codes() -> set[str]:
     for path in (Path(modelyard.__file__).parent / "gateway").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
-                found.add(node.value.value)
+                found.add(str(node.value.value))
     return found - {"bad_configuration", "registry_refused"}
 
 

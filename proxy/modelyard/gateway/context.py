@@ -51,10 +51,24 @@ class Gateway:
     clock: Callable[[], float]
 
     def model(self, name: str, *, param: str) -> Model:
-        """The model that a client calls ``name``; ``param`` is where it said so.
+        """The model that a client calls ``name`` and may use; ``param`` is where it said so.
 
-        Raises ``ModelNotFoundError`` with the nearest names, or a 403 where the model is reserved for named
-        clients.
+        Raises ``ModelNotFoundError``, or a 403 where the model is reserved for certain clients.
+        """
+        model = self.find(name, param=param)
+        if model.clients:
+            # nobody can be told apart yet, so what is not for everyone is for no one
+            raise ModelyardError(
+                f"model {name!r} is reserved for certain clients; ask the operator for access",
+                status=403,
+                code="model_restricted",
+                param=param,
+            )
+        return model
+
+    def find(self, name: str, *, param: str) -> Model:
+        """The model called ``name``, to be looked at. Raises ``ModelNotFoundError`` with the nearest
+        names.
         """
         registry = self.keeper.current
         model = registry.resolve(name)
@@ -68,14 +82,6 @@ class Gateway:
             else:
                 hint = "the registry has no models yet"
             raise ModelNotFoundError(f"no model is called {name[:100]!r}; {hint}", param=param)
-        if model.clients:
-            # nobody can be told apart yet, so what is not for everyone is for no one
-            raise ModelyardError(
-                f"model {name!r} is reserved for certain clients; ask the operator for access",
-                status=403,
-                code="model_restricted",
-                param=param,
-            )
         return model
 
     def default_model(self, *, param: str) -> Model:

@@ -205,7 +205,8 @@ def fallback_chain(registry: Registry, model: Model) -> Iterator[Model]:
         yield current
         for name in current.fallbacks:
             following = registry.models.get(name)
-            if following is not None and name not in seen:
+            # a model reserved for certain clients is not reached through one that is for everyone
+            if following is not None and not following.clients and name not in seen:
                 seen.add(name)
                 queue.append(following)
 

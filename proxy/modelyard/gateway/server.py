@@ -41,7 +41,7 @@ class ProxyServer:
             handler_cancellation=True,
             access_log=logging.getLogger("modelyard.access") if settings.access_log else None,
             # our own drain waits before this; what is left then is cut
-            shutdown_timeout=1.0,
+            shutdown_timeout=0.25,
             max_line_size=_LARGEST_HEADER,
             max_field_size=_LARGEST_HEADER,
         )

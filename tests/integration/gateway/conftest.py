@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from modelyard.gateway.app import GATEWAY, MONITOR, create_app, first_registry
 from modelyard.gateway.context import Gateway
@@ -30,6 +31,11 @@ async def until(condition: Callable[[], bool], what: str = "the condition", limi
                 await asyncio.sleep(0.005)
     except TimeoutError:
         pytest.fail(f"did not happen within {limit_s} s: {what}")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Both loops that the proxy may run on; their transports differ."""
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
 class Proxy:

@@ -118,7 +118,7 @@ def list_models(gateway: Gateway) -> list[dict[str, Any]]:
 
 def model_health(gateway: Gateway, name: str) -> dict[str, Any]:
     """``GET /models/{id}/health``. Raises ``ModelNotFoundError``."""
-    model = gateway.model(name, param="model_id")
+    model = gateway.find(name, param="model_id")
     healthy = gateway.balancer.available(model.id)
     return {
         "model_id": name,

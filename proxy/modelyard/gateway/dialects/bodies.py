@@ -20,9 +20,9 @@ async def read_object(request: web.Request) -> tuple[dict[str, Any], bytes]:
     try:
         raw = await request.read()
     except web.HTTPRequestEntityTooLarge as exc:
-        limit = request.app._client_max_size
         raise BodyTooLargeError(
-            f"the body is larger than {limit} bytes; send less, or ask the operator to raise the limit"
+            f"the body is larger than {request.client_max_size} bytes; "
+            "send less, or ask the operator to raise the limit"
         ) from exc
     try:
         body = json.loads(raw)

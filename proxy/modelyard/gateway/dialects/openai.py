@@ -62,7 +62,7 @@ def list_models(gateway: Gateway) -> dict[str, Any]:
 
 def show_model(gateway: Gateway, name: str) -> dict[str, Any]:
     """``GET /v1/models/{id}``. Raises ``ModelNotFoundError``."""
-    return _card(gateway, gateway.model(name, param="model"))
+    return _card(gateway, gateway.find(name, param="model"))
 
 
 def _card(gateway: Gateway, model: Model) -> dict[str, Any]:
