@@ -63,7 +63,7 @@ def ensure(names: list[str], say: Callable[[str], None]) -> None:
     """
     require_engine()
     with _lock(say):
-        for part in _ordered(names):
+        for part in ordered(names):
             if part.is_built():
                 say(f"  {part.name:8} ready   {part.where()}")
                 continue
@@ -73,7 +73,7 @@ def ensure(names: list[str], say: Callable[[str], None]) -> None:
             say(f"  {part.name:8} built   {part.where()} in {time.monotonic() - began:.0f} s")
 
 
-def _ordered(names: list[str]) -> Iterator[Part]:
+def ordered(names: list[str]) -> Iterator[Part]:
     """Yield the parts `names` and what they need, each once, needs first."""
     seen: set[str] = set()
 

@@ -25,10 +25,15 @@ start() {
   if [[ -d /run/systemd/system ]] && systemctl start docker 2>/dev/null && answers; then return 0; fi
   mkdir -p "$state"
   echo "Starting a Docker engine (log: $log)" >&2
-  setsid nohup dockerd --pidfile "$pidfile" >"$log" 2>&1 </dev/null &
+  # its own pid file stays where it always is: that is what keeps two engines off one store
+  setsid nohup dockerd >"$log" 2>&1 </dev/null &
+  local pid=$!
   for _ in $(seq 120); do
-    if answers; then return 0; fi
-    if ! kill -0 $! 2>/dev/null; then break; fi
+    if ! kill -0 "$pid" 2>/dev/null; then break; fi
+    if answers; then
+      echo "$pid" >"$pidfile"
+      return 0
+    fi
     sleep 0.5
   done
   echo "The Docker engine does not come up. The end of $log:" >&2
@@ -42,7 +47,10 @@ stop() {
   pid=$(<"$pidfile")
   kill "$pid"
   for _ in $(seq 120); do
-    if ! kill -0 "$pid" 2>/dev/null; then return 0; fi
+    if ! kill -0 "$pid" 2>/dev/null; then
+      rm -f "$pidfile"
+      return 0
+    fi
     sleep 0.5
   done
   echo "The Docker engine (process $pid) does not stop; its log is $log" >&2

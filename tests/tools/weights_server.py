@@ -159,4 +159,4 @@ if __name__ == "__main__":
     parser.add_argument("port_file", type=Path)
     parser.add_argument("--token", default="test-token")
     chosen = parser.parse_args()
-    asyncio.run(_serve(chosen.root, chosen.token, lambda port: chosen.port_file.write_text(str(port))))
+    asyncio.run(_serve(chosen.root, chosen.token, lambda port: chosen.port_file.write_text(f"{port}\n")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
@@ -32,8 +33,8 @@ def make_guard(gateway: Gateway) -> Middleware:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        # not the loop's clock: uvloop's stands still within one turn and counts milliseconds
+        started = time.perf_counter()
         identity = request_id(request.headers)
         request[REQUEST_ID_KEY] = identity
         request[SHAPE] = shape_of(request.path)
@@ -54,7 +55,9 @@ def make_guard(gateway: Gateway) -> Middleware:
             gateway.lifecycle.leave()
             resource = request.match_info.route.resource
             route = resource.canonical.rstrip("/") or "/" if resource is not None else "none"
-            gateway.metrics.request(route, request.get(MODEL_LABEL, ""), status, loop.time() - started)
+            gateway.metrics.request(
+                route, request.get(MODEL_LABEL, ""), status, time.perf_counter() - started
+            )
 
     return guard
 
@@ -119,6 +122,7 @@ def make_on_prepare(gateway: Gateway) -> Callable[[web.Request, web.StreamRespon
 
     async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
         request[STARTED] = True
+        response.headers[hdrs.SERVER] = "modelyard"
         identity = request.get(REQUEST_ID_KEY)
         if identity is not None:
             response.headers[REQUEST_ID] = identity

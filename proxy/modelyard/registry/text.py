@@ -15,7 +15,7 @@ import yaml
 
 from .problems import Path, Problem
 
-_MAX_NODES = 2_000_000
+_MAX_NODES = 1_000_000
 _MAX_DEPTH = 40
 
 
@@ -63,7 +63,7 @@ def _parse_json(text: str, file: str) -> Parsed:
 
     def constant(name: str) -> float:
         parsed.problems.append(Problem(file, (), f"{name} is no number that JSON or a registry knows"))
-        return 0.0
+        return 1.0
 
     parsed.data = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
     return parsed
@@ -78,6 +78,7 @@ def _parse_yaml(text: str, file: str) -> Parsed:
         parsed.problems.append(Problem(file, (), f"is not text: {exc.reason} at character {exc.position}"))
         return parsed
     try:
+        _check_depth(text, loader_class)
         node = loader.get_single_node()
         if node is not None:
             parsed.data = _Builder(file, loader, parsed).build(node, (), 0)
@@ -98,6 +99,23 @@ def _parse_yaml(text: str, file: str) -> Parsed:
     return parsed
 
 
+def _check_depth(text: str, loader_class: Any) -> None:
+    """Raise for a text nested too deeply. Events come one by one; the composer in C recurses until it
+    crashes.
+    """
+    depth = 0
+    event: Any
+    for event in yaml.parse(text, Loader=loader_class):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise yaml.MarkedYAMLError(
+                    problem=f"more than {_MAX_DEPTH} levels", problem_mark=event.start_mark
+                )
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
 class _Builder:
     """Turns a YAML node tree into plain data while noting lines and faults."""
 
@@ -109,6 +127,7 @@ class _Builder:
 
     def build(self, node: yaml.Node, path: Path, depth: int) -> Any:
         self._left -= 1
+        # an alias may lead round in a circle, or multiply
         if self._left < 0 or depth > _MAX_DEPTH:
             limit = f"{_MAX_DEPTH} levels" if depth > _MAX_DEPTH else f"{_MAX_NODES} values"
             raise yaml.MarkedYAMLError(problem=f"more than {limit}", problem_mark=node.start_mark)
@@ -148,7 +167,7 @@ class _Builder:
             return None
         if isinstance(value, float) and not math.isfinite(value):
             self._problem(path, f"must be a finite number, is {node.value}", node)
-            return 0.0
+            return 1.0
         if isinstance(value, bytes):
             self._problem(path, "must be text, is binary", node)
             return ""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.modelyard.fleet.plugins.module_utils import fleet_status as words
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import plain
 
 COLOURS = {"up": "green", "ready": "green", "down": "red", "unknown": "yellow", "not ready": "yellow"}
 
@@ -28,40 +27,28 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Compose, print, and write the result file."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         hostvars = (task_vars or {})["hostvars"]
+
+        def registered(name: str, hosts: str) -> dict[str, Any]:
+            return {host: data(hostvars[host].get(name)) or {} for host in self._task.args[hosts]}
+
         status = compose(
-            plan=plain(self._task.args["plan"]),
-            facts={
-                host: plain(hostvars[host].get("__fleet_facts")) for host in self._task.args["engine_hosts"]
-            },
-            probes={
-                host: plain(hostvars[host].get("__replica_probe")) or {}
-                for host in self._task.args["engine_hosts"]
-            },
-            proxies={
-                host: plain(hostvars[host].get("__proxy_probe")) or {}
-                for host in self._task.args["proxy_hosts"]
-            },
+            plan=data(self._task.args["plan"]),
+            facts=registered("__fleet_facts", "engine_hosts"),
+            probes=registered("__replica_probe", "engine_hosts"),
+            proxies=registered("__proxy_probe", "proxy_hosts"),
         )
         display = Display()
         for title, columns, rows in tables(status):
             for line, colour in render(title, columns, rows):
                 display.display(line, color=colour)
         if self._task.args.get("result_file"):
-            Path(str(self._task.args["result_file"])).write_text(json.dumps(status), encoding="utf-8")
+            write_json(str(self._task.args["result_file"]), status)
         return result | {"changed": False, "status": status}
 
 
-def plain(value: Any) -> Any:
-    """Ansible's tagged and lazy values as plain Python, through JSON."""
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, bool | int | float):
-        return value
-    return str(value)
+def data(value: Any) -> Any:
+    """Ansible's tagged and lazy values as plain data; what cannot be rendered is left out."""
+    return plain(value, lambda _path, _why: None)
 
 
 def compose(
@@ -77,17 +64,7 @@ def compose(
     return {
         "hosts": words.host_rows(facts, replicas),
         "replicas": replicas,
-        "proxies": [
-            words.proxy_row(
-                host,
-                str(one.get("url", "")),
-                one.get("live") or {"unreachable": True},
-                one.get("ready") or {},
-                one.get("models") or {},
-                one.get("registry") or {},
-            )
-            for host, one in sorted(proxies.items())
-        ],
+        "proxies": [words.proxy_row(host, one) for host, one in sorted(proxies.items())],
         "endpoints": words.endpoint_rows(newest, replicas),
     }
 

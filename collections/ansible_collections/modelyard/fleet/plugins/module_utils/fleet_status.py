@@ -106,25 +106,23 @@ def host_rows(facts: dict[str, Row], replicas: list[Row]) -> list[Row]:
     return rows
 
 
-def proxy_row(host: str, url: str, live: Row, ready: Row, models: Row, registry: Row) -> Row:
-    """One proxy: three HTTP answers (``uri`` results) and its registry file, as read on the host."""
+def proxy_row(host: str, asked: Row) -> Row:
+    """One proxy, from a result of the module ``proxy_state``; unknown when its host did not answer."""
     row: Row = {
         "host": host,
-        "url": url,
-        "generation": registry.get("generation"),
-        "models": [],
+        "url": asked.get("url", ""),
+        "state": UNKNOWN,
         "ready": False,
+        "generation": (asked.get("registry") or {}).get("generation"),
+        "models": [],
     }
-    if live.get("unreachable"):
-        return row | {"state": UNKNOWN}
-    row["state"] = UP if live.get("status") == 200 else DOWN
-    row["ready"] = ready.get("status") == 200
-    listed = models.get("json")
-    if isinstance(listed, list):
-        row["models"] = [
-            {"id": entry.get("id"), "available": bool(entry.get("available"))} for entry in listed
-        ]
-    return row
+    if host_state(asked) == UNKNOWN:
+        return row
+    return row | {
+        "state": UP if asked.get("live") else DOWN,
+        "ready": bool(asked.get("ready")),
+        "models": list(asked.get("models") or []),
+    }
 
 
 def endpoint_rows(registry: Row, replicas: list[Row]) -> list[Row]:

@@ -1,0 +1,96 @@
+"""From the plan to what roles take: small pure functions that the filters of the same names expose."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+_PINS = {"hub": "revision", "url": "sha256"}
+UNCHANGED = -1
+
+
+def weights_items(assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the role ``model_weights`` is to bring, once for replicas and models that share a directory.
+
+    In a container the engine runs as the user of its launch spec, who must own the files; a process runs as
+    whoever starts it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for item in assignments:
+        source, weights = item.get("source"), item.get("weights")
+        if not source or not weights or not item.get("wished", True):
+            continue
+        kind = source["kind"]
+        wanted = {kind: source["value"]}
+        if kind in _PINS:
+            wanted[_PINS[kind]] = source["pin"]
+        user, _, group = str(item["spec"].get("user") or UNCHANGED).partition(":")
+        is_file = kind == "url" and posixpath.basename(weights) == posixpath.basename(source["value"])
+        destination = posixpath.dirname(weights) if is_file else weights
+        found.setdefault(
+            destination,
+            {
+                "model": item["model"],
+                "source": wanted,
+                "destination": destination,
+                "owner": int(user),
+                "group": int(group or user),
+            },
+        )
+    return list(found.values())
+
+
+def without_endpoints(models: Mapping[str, Any], replicas: Collection[str]) -> dict[str, Any]:
+    """A registry's models without the endpoints of the named replicas."""
+    return {
+        name: {**entry, "endpoints": [one for one in entry["endpoints"] if one["id"] not in replicas]}
+        for name, entry in models.items()
+    }
+
+
+def without_model(models: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """A registry's models, this one without endpoints; every one of them when ``model`` is empty.
+
+    The models stay listed: the proxy then says that nothing serves them, and may use their fallbacks.
+    """
+    return {
+        name: {**entry, "endpoints": [] if model in ("", name) else entry["endpoints"]}
+        for name, entry in models.items()
+    }
+
+
+def stops(replicas: Iterable[Mapping[str, Any]], model: str) -> list[dict[str, str]]:
+    """Observed replicas of one model (of all when ``model`` is empty) that may be stopped: not the unknown."""
+    return [
+        {"replica": item["replica"], "runtime": item["runtime"]}
+        for item in replicas
+        if model in ("", item["model"]) and item["state"] != "unknown"
+    ]
+
+
+def proxy_targets(plan: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
+    """One question for each model that this proxy should be able to answer, as ``replica_ready`` takes them.
+
+    A model whose replicas are all on hosts of unknown state is left out: nothing can be promised of it.
+    """
+    url = plan["proxies"][host]["url"]
+    targets = {}
+    for item in plan["assignments"]:
+        if item["wished"] and plan["hosts"][item["host"]]["state"] == "up":
+            spec = item["spec"]
+            targets[item["model"]] = {
+                "replica": f"{item['model']} through {host}",
+                "runtime": "proxy",
+                "spec": {
+                    "url": url,
+                    "live_path": "/live",
+                    "ready_path": "/ready",
+                    "start_period_s": 30,
+                    "served_name": item["model"],
+                    "dialect": "openai",
+                    "task": spec["task"],
+                    "smoke": spec["smoke"],
+                },
+            }
+    return [targets[name] for name in sorted(targets)]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelyard.errors import ConfigError
+from modelyard.settings import Settings, load_settings, read_environment, settings_table
+
+
+def test_defaults_are_safe() -> None:
+    settings = load_settings({})
+    assert settings == Settings()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.allowed_origins == ()
+    assert settings.admin_key_file is None
+    assert settings.probe_timeout_s >= 10
+
+
+def test_a_flag_beats_the_environment_which_beats_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=1111\nHOST=0.0.0.0\nALLOWED_ORIGINS=http://a:1, https://b/\n")
+    environment = read_environment({"PORT": "2222"}, tmp_path)
+    assert load_settings(environment).port == 2222
+    settings = load_settings(environment, {"port": 3333, "host": None})
+    assert settings.port == 3333
+    assert settings.host == "0.0.0.0"
+    assert settings.allowed_origins == ("http://a:1", "https://b")
+
+
+def test_every_bad_value_is_told_at_once() -> None:
+    environment = {
+        "PORT": "http",
+        "ALLOWED_ORIGINS": "chat.example.org",
+        "MODELYARD_TRUSTED_PROXIES": "ten",
+        "MODELYARD_PROBE_TIMEOUT_S": "2",
+        "MODELYARD_LOG_LEVEL": "loud",
+        "MODELYARD_ACCESS_LOG": "maybe",
+        "MODELYARD_REGISTRI": "x",
+        "MODELYARD_REGISTRY_POLL_S": "nan",
+    }
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environment, {"max_attempts": 0})
+    text = "\n".join(caught.value.problems)
+    for piece in (
+        "PORT=http: must be a whole number",
+        "is no web origin such as",
+        "'ten' is no network",
+        "MODELYARD_PROBE_TIMEOUT_S=2: must be at least 10",
+        "MODELYARD_LOG_LEVEL=loud: must be one of debug",
+        "MODELYARD_ACCESS_LOG=maybe: must be true or false",
+        "MODELYARD_REGISTRI is unknown, did you mean 'MODELYARD_REGISTRY'?",
+        "--max-attempts=0: must be at least 1",
+        "MODELYARD_REGISTRY_POLL_S=nan: must be a finite number",
+    ):
+        assert piece in text
+    assert len(caught.value.problems) == 9
+
+
+def test_names_in_the_table_are_unique() -> None:
+    table = settings_table()
+    assert len({row.env for row in table}) == len({row.flag for row in table}) == len(table)
+    assert all(row.help.endswith(".") for row in table)
