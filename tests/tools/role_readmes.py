@@ -47,7 +47,9 @@ def _rows(options: dict[str, Any], prefix: str = "") -> list[str]:
 
 def render(role: Path) -> str:
     """The README of one role."""
-    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))[
+        "argument_specs"
+    ]
     lines = [
         f"# {role.name}",
         "",
@@ -79,7 +81,9 @@ def outdated(root: Path) -> list[Path]:
 def main() -> int:
     """Run the command; 1 with --check when something is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when a README is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, exit 1 when a README is out of date"
+    )
     check = parser.parse_args().check
     stale = outdated(ROOT)
     for readme in stale:

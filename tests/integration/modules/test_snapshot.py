@@ -147,7 +147,9 @@ def test_a_missing_file_is_not_retried(weights: Weights, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["w.tar.gz", "w.zip"])
-def test_an_archive_is_unpacked_and_its_single_folder_lifted(weights: Weights, tmp_path: Path, name: str) -> None:
+def test_an_archive_is_unpacked_and_its_single_folder_lifted(
+    weights: Weights, tmp_path: Path, name: str
+) -> None:
     if name.endswith("zip"):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as zipped:
@@ -174,7 +176,9 @@ def test_an_archive_is_unpacked_and_its_single_folder_lifted(weights: Weights, t
     ],
     ids=lambda info: f"{info.name}-{info.type!r}",
 )
-def test_an_archive_that_reaches_out_is_refused(weights: Weights, tmp_path: Path, bad: tarfile.TarInfo) -> None:
+def test_an_archive_that_reaches_out_is_refused(
+    weights: Weights, tmp_path: Path, bad: tarfile.TarInfo
+) -> None:
     data = archive([(member("config.json"), b"{}"), (bad, b"")])
     with pytest.raises(WeightsError, match="refused"):
         bring(wish(tmp_path / "d" / "m", url_source(weights, "w.tar.gz", data)), options())
@@ -194,7 +198,9 @@ def test_a_checkpoint_that_is_a_zip_file_stays_one(weights: Weights, tmp_path: P
 def test_the_hub_is_fetched_and_verified(weights: Weights, tmp_path: Path) -> None:
     wished = wish(tmp_path / "m", repository(weights))
     bring(wished, options(hub_endpoint=weights.url))
-    names = sorted(path.relative_to(tmp_path / "m").as_posix() for path in (tmp_path / "m").rglob("*") if path.is_file())
+    names = sorted(
+        path.relative_to(tmp_path / "m").as_posix() for path in (tmp_path / "m").rglob("*") if path.is_file()
+    )
     assert names == [MANIFEST, "config.json", "model.safetensors", "sub/vocab.txt"]
     assert (tmp_path / "m" / "model.safetensors").read_bytes() == DATA
     assert snapshot.look(wished, full=True).fetch is None

@@ -42,7 +42,11 @@ def test_defaults_and_specs_agree(role: Path) -> None:
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_each_option_is_described_and_has_a_type(role: Path) -> None:
-    lacking = [name for name, option in _options(role).items() if not option.get("description") or "type" not in option]
+    lacking = [
+        name
+        for name, option in _options(role).items()
+        if not option.get("description") or "type" not in option
+    ]
     assert lacking == []
 
 
