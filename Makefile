@@ -39,7 +39,6 @@ collections: $(VENV)/deploy.stamp  ## Fetch the third-party Ansible collections 
 .PHONY: up
 up: $(VENV)/deploy.stamp  ## Bring up $(INVENTORY): engines, registry, proxy (default: two echo replicas here)
 	@$(BIN)/ansible-playbook -i $(INVENTORY) playbooks/site.yml
-	@$(BIN)/modelyard status -i $(INVENTORY)
 	@$(BIN)/modelyard tour -i $(INVENTORY)
 
 .PHONY: down

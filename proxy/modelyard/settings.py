@@ -247,7 +247,7 @@ def _convert(row: Setting, raw: Any) -> Any:
     if row.kind in ("integer", "number"):
         return _number(row, raw)
     if row.kind == "path":
-        return Path(raw)
+        return Path(raw).expanduser()
     if row.kind == "list":
         items = raw.split(",") if isinstance(raw, str) else list(raw)
         cleaned = tuple(str(item).strip() for item in items if str(item).strip())

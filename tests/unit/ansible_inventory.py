@@ -10,8 +10,8 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
-
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import Wish, read_wish
+
 from modelyard.inventory import Problem, check_files
 
 

@@ -18,7 +18,7 @@ ROOMS = (
     ("inventory",),
     ("gateway",),
     ("engines",),
-    ("cli",),
+    ("cli", "__main__"),
 )
 # the same inside the data path
 GATEWAY = (

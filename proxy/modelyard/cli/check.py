@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -81,11 +81,19 @@ def _show(console: Console, checked: Checked) -> None:
     count = len(checked.problems)
     if count:
         title = f"{checked.path}: {count} problem{'s' if count > 1 else ''}"
-        show_problems(console, checked.problems, title)
+        show_problems(console, [_inside(checked.path, problem) for problem in checked.problems], title)
     else:
         console.print(f"[green]in order[/]  {escape(checked.path)} ({checked.kind})", soft_wrap=True)
     if checked.note:
         console.print(f"[dim]{escape(checked.note)}[/]", soft_wrap=True)
+
+
+def _inside(path: str, problem: Problem) -> Problem:
+    """The problem with its file named as it is inside the inventory: the title names the rest."""
+    for base in (path, str(Path(path).resolve())):
+        if problem.file.startswith(base + os.sep):
+            return replace(problem, file=problem.file[len(base) + 1 :])
+    return problem
 
 
 def _check(path: Path, files_only: bool) -> Checked:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import rich_click as click
 from click.exceptions import Exit
@@ -13,14 +14,22 @@ from rich.console import Console
 PROBLEM = 1  # exit code: the command worked and found a problem, or its work failed
 
 
+_PIPE_WIDTH = 160  # columns of tables that no terminal limits
+
+
 def out() -> Console:
     """Standard output, for what was asked for."""
-    return Console(file=sys.stdout, highlight=False)
+    return _console(sys.stdout)
 
 
 def err() -> Console:
     """Standard error, for progress and problems."""
-    return Console(file=sys.stderr, highlight=False)
+    return _console(sys.stderr)
+
+
+def _console(file: TextIO) -> Console:
+    told = os.environ.get("COLUMNS")
+    return Console(file=file, highlight=False, width=None if told or file.isatty() else _PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:

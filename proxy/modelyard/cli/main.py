@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Entry] = {
     "check": Entry("modelyard.cli.check:check", "Check an inventory or an endpoint registry."),
     "plan": Entry("modelyard.cli.plan:plan", "Show what a deployment would start, stop and replace."),
     "status": Entry("modelyard.cli.status:status", "Show what runs on every host."),
+    "tour": Entry("modelyard.cli.tour:tour", "Show what runs, let every model answer once, print requests to try."),
 }
 
 

@@ -41,7 +41,8 @@ def render_plan(console: Console, result: Mapping[str, Any]) -> None:
     if changes:
         table = Table(title="Plan", title_justify="left", title_style="bold")
         for name in ("action", "replica", "host", "GPUs", "port", "reason"):
-            table.add_column(name, overflow="fold", justify="right" if name == "port" else "left")
+            # Wrapping is for reasons; a replica's name must stay one word that can be copied.
+            table.add_column(name, overflow="fold", no_wrap=name in ("action", "replica", "port"))
         for change in changes:
             table.add_row(*_row(change, assigned.get(str(change.get("replica")), {})))
         console.print(table)

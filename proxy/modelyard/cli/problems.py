@@ -20,6 +20,11 @@ class Problem:
     where: str = ""
     advice: str = ""
 
+    def line(self) -> str:
+        """All of it in one line."""
+        said = f"{self.message} {self.advice}".strip()
+        return ": ".join(part for part in (self.file, self.where, said) if part)
+
     def as_json(self) -> dict[str, str]:
         """All four parts."""
         return asdict(self)
@@ -58,7 +63,12 @@ def problem_list(value: Any) -> list[Problem]:
 
 
 def show_problems(console: Console, problems: Sequence[Problem], title: str) -> None:
-    """A table with the columns that have something in them."""
+    """A table with the columns that have something in them; in a pipe one line for each problem."""
+    console.print(Text(title, style="bold red"), soft_wrap=True)
+    if not console.is_terminal:
+        for problem in problems:
+            console.print(Text(problem.line()), soft_wrap=True)
+        return
     columns = [
         ("file", [item.file for item in problems]),
         ("where", [item.where for item in problems]),
@@ -66,7 +76,7 @@ def show_problems(console: Console, problems: Sequence[Problem], title: str) -> 
         ("what to do", [item.advice for item in problems]),
     ]
     used = [(name, cells) for name, cells in columns if any(cells)]
-    table = Table(title=title, title_justify="left", title_style="bold red", expand=False)
+    table = Table()
     for name, _ in used:
         table.add_column(name, overflow="fold", style="cyan" if name == "file" else None)
     for row in zip(*(cells for _, cells in used), strict=True):

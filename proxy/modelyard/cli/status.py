@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import rich_click as click
@@ -11,29 +13,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelyard.cli.tables import cell, rows, state
+from modelyard.cli.tables import age, cell, is_nothing, rows, state
 from modelyard.cli.verbs import inventory_options, run_verb, show_outcome
 
 # (heading, keys of which the first present one counts, how it is shown)
-Column = tuple[str, tuple[str, ...], Callable[[Any], Text]]
+Show = Callable[[Any, datetime], Text]
+Column = tuple[str, tuple[str, ...], Show]
+
+
+def _cell(value: Any, _: datetime) -> Text:
+    return cell(value)
+
+
+def _state(value: Any, _: datetime) -> Text:
+    return state(value)
+
 
 _HOSTS: Sequence[Column] = (
-    ("host", ("name", "host"), cell), ("state", ("state",), state), ("Docker", ("docker",), cell),
-    ("GPUs", ("gpus",), cell), ("up", ("replicas_up",), cell), ("down", ("replicas_down",), cell),
-    ("unknown", ("replicas_unknown",), cell), ("note", ("reason", "note"), cell),
+    ("host", ("name", "host"), _cell), ("state", ("state",), _state), ("Docker", ("docker",), _cell),
+    ("GPUs", ("gpus",), _cell), ("up", ("replicas_up",), _cell), ("down", ("replicas_down",), _cell),
+    ("unknown", ("replicas_unknown",), _cell), ("note", ("reason", "note"), _cell),
 )  # fmt: skip
 _REPLICAS: Sequence[Column] = (
-    ("replica", ("replica", "name"), cell), ("model", ("model",), cell), ("host", ("host",), cell),
-    ("state", ("state",), state), ("health", ("health",), state), ("port", ("port",), cell),
-    ("GPUs", ("gpus",), cell), ("since", ("since", "started_at"), cell), ("note", ("reason",), cell),
+    ("replica", ("replica", "name"), _cell), ("model", ("model",), _cell), ("host", ("host",), _cell),
+    ("state", ("state",), _state), ("health", ("health",), _state), ("port", ("port",), _cell),
+    ("GPUs", ("gpus",), _cell), ("since", ("since", "started_at"), age), ("note", ("reason",), _cell),
 )  # fmt: skip
 _PROXIES: Sequence[Column] = (
-    ("proxy", ("host", "name"), cell), ("URL", ("url",), cell), ("state", ("state",), state),
-    ("ready", ("ready",), cell), ("generation", ("generation",), cell), ("models", ("models",), cell),
+    ("proxy", ("host", "name"), _cell), ("URL", ("url",), _cell), ("state", ("state",), _state),
+    ("ready", ("ready",), _cell), ("generation", ("generation",), _cell), ("models", ("models",), _cell),
 )  # fmt: skip
 _ENDPOINTS: Sequence[Column] = (
-    ("model", ("model",), cell), ("endpoint", ("id", "endpoint"), cell), ("URL", ("url",), cell),
-    ("state", ("state",), state),
+    ("model", ("model",), _cell), ("endpoint", ("id", "endpoint"), _cell), ("URL", ("url",), _cell),
+    ("state", ("state",), _state),
 )  # fmt: skip
 _SECTIONS = (
     ("hosts", "Hosts", _HOSTS), ("replicas", "Replicas", _REPLICAS),
@@ -54,30 +66,34 @@ def status(inventory: str, limit: str | None, as_json: bool) -> None:
     Unknown means that nobody could be asked; it is never shown as down.
     Exit code 0: the fleet was looked at. 1: a problem was found.
     """  # noqa: D301
-    show_outcome(run_verb("status", inventory, limit, as_json=as_json), render_status, as_json=as_json)
+    outcome = run_verb("status", inventory, limit, as_json=as_json)
+    show_outcome(outcome, partial(render_status, now=datetime.now(UTC)), as_json=as_json)
 
 
-def render_status(console: Console, result: Mapping[str, Any]) -> None:
-    """One table for each part that the result has, and one line that sums up the replicas."""
+def render_status(console: Console, result: Mapping[str, Any], *, now: datetime) -> None:
+    """One table for each part that the result has, and one line that sums up the replicas.
+
+    Moments are shown as the time since then, seen from ``now`` (with a time zone).
+    """
     for key, title, columns in _SECTIONS:
         found = list(rows(result.get(key)))
         if found:
-            console.print(_table(title, columns, found))
+            console.print(_table(title, columns, found, now))
     counts = Counter(str(item.get("state") or "unknown") for item in rows(result.get("replicas")))
     told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     console.print(f"Replicas: {told}." if told else "No replica is known.")
 
 
-def _table(title: str, columns: Sequence[Column], items: Sequence[Mapping[str, Any]]) -> Table:
+def _table(title: str, columns: Sequence[Column], items: Sequence[Mapping[str, Any]], now: datetime) -> Table:
     """A table without the columns of which no item has anything to say."""
     used = [column for column in columns if any(_value(item, column[1]) is not None for item in items)]
     table = Table(title=title, title_justify="left", title_style="bold")
-    for heading, _, _ in used:
-        table.add_column(heading, overflow="fold")
+    for place, (heading, _, _) in enumerate(used):
+        table.add_column(heading, overflow="fold", no_wrap=place == 0)
     for item in items:
-        table.add_row(*(show(_value(item, keys)) for _, keys, show in used))
+        table.add_row(*(show(_value(item, keys), now) for _, keys, show in used))
     return table
 
 
 def _value(item: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    return next((item[key] for key in keys if item.get(key) is not None), None)
+    return next((item[key] for key in keys if not is_nothing(item.get(key))), None)

@@ -15,7 +15,6 @@ from typing import Protocol
 from multidict import CIMultiDict
 
 from modelyard.errors import (
-    ModelyardError,
     NoReplicaError,
     UpstreamBusyError,
     UpstreamConnectError,
@@ -132,7 +131,8 @@ class Forwarder:
                     last, last_replica = exc, lease.replica
                     self._failed(wish, lease.replica, exc)
                     if exc.code == "deadline_exceeded":
-                        break
+                        # no time is left for anybody else, the fallbacks included
+                        raise self._given_up(wish, attempts, exc, lease.replica) from exc
                     continue
                 self._observer.attempt(opened.replica, "ok")
                 self._observer.first_byte(wish.model, time.perf_counter() - began)
@@ -143,10 +143,7 @@ class Forwarder:
                 f"{self._balancer.explain(wish.model.id)}; try again shortly",
                 retry_after_s=5,
             )
-        tried_text = "1 replica was" if attempts == 1 else f"{attempts} replicas were"
-        raise _final(
-            last, f"{tried_text} tried for model {wish.model.id!r}; {last_replica.id}: {last.message}"
-        )
+        raise self._given_up(wish, attempts, last, last_replica)
 
     async def _attempt(
         self, wish: Wish, model: Model, lease: Lease, started: float, number: int, stack: AsyncExitStack
@@ -182,6 +179,16 @@ class Forwarder:
             return Opened(model, replica, response, first, number)
         raise AssertionError("unreachable: the attempt's stack swallows nothing")
 
+    def _given_up(self, wish: Wish, attempts: int, last: UpstreamError, replica: Replica) -> UpstreamError:
+        """The last replica's error in words for the client."""
+        tried = "1 replica was" if attempts == 1 else f"{attempts} replicas were"
+        return type(last)(
+            f"{tried} tried for model {wish.model.id!r}; {replica.id}: {last.message}; try again shortly",
+            code=last.code,
+            status=last.status,
+            retry_after_s=last.retry_after_s,
+        )
+
     def _failed(self, wish: Wish, replica: Replica, error: UpstreamError) -> None:
         self._observer.attempt(replica, error.code)
         _log.warning("request %s: replica %s failed: %s", wish.request_id, replica.id, error.message)
@@ -201,15 +208,6 @@ def fallback_chain(registry: Registry, model: Model) -> Iterator[Model]:
             if following is not None and name not in seen:
                 seen.add(name)
                 queue.append(following)
-
-
-def _final(error: UpstreamError, message: str) -> ModelyardError:
-    return type(error)(
-        f"{message}; try again shortly",
-        code=error.code,
-        status=error.status,
-        retry_after_s=error.retry_after_s,
-    )
 
 
 def _retry_after(response: UpstreamResponse) -> int | None:

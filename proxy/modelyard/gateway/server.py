@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -29,7 +30,7 @@ class ProxyServer:
         self._app = app
         self._gateway = app[GATEWAY]
         self._runner: web.AppRunner | None = None
-        self._site: web.TCPSite | None = None
+        self._sites: list[web.BaseSite] = []
 
     async def start(self) -> str:
         """Listen; returns the base URL. Raises ``OSError`` when the address cannot be had."""
@@ -44,38 +45,68 @@ class ProxyServer:
             max_line_size=_LARGEST_HEADER,
             max_field_size=_LARGEST_HEADER,
         )
-        await self._runner.setup()
+        # the port first: where it cannot be had, nothing else should have begun
+        sockets = await _listen(settings.host, settings.port)
         try:
-            self._site = web.TCPSite(self._runner, settings.host, settings.port)
-            await self._site.start()
+            await self._runner.setup()
+            for one in sockets:
+                site = web.SockSite(self._runner, one)
+                await site.start()
+                self._sites.append(site)
         except BaseException:
+            for one in sockets:
+                one.close()
             await self._runner.cleanup()
             raise
-        host, port = self._runner.addresses[0][:2]
+        host, port = sockets[0].getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def stop(self, hurry: asyncio.Event | None = None) -> ShutdownReport:
         """Ready false, wait for load balancers, close the port, let requests finish, cut the rest.
 
-        Setting ``hurry`` skips what is left of the waiting.
+        Setting ``hurry`` skips what is left of the waiting. A second call does nothing.
         """
-        if self._runner is None:
+        runner, self._runner = self._runner, None
+        if runner is None:
             return ShutdownReport(0, 0)
         lifecycle, settings = self._gateway.lifecycle, self._gateway.settings
         hurry = hurry or asyncio.Event()
         lifecycle.draining = True
         if settings.drain_delay_s:
             await _either(hurry, None, settings.drain_delay_s)
-        if self._site is not None:
-            await self._site.stop()
+        for site in self._sites:
+            await site.stop()
         running = lifecycle.active
         if running:
             _log.info("finishing %d requests, for at most %g s", running, settings.shutdown_grace_s)
             await _either(hurry, lifecycle.idle, settings.shutdown_grace_s)
         report = ShutdownReport(running=running, cut=lifecycle.active)
-        await self._runner.cleanup()
+        await runner.cleanup()
         _log.info("stopped: %d requests finished, %d cut", report.running - report.cut, report.cut)
         return report
+
+
+async def _listen(host: str, port: int) -> list[socket.socket]:
+    """A bound socket for each address of ``host``. Raises ``OSError``."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((info[0], info[4]) for info in found):
+            one = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(one)
+            # a restart must not wait for the connections of the last run to be forgotten
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            one.listen(1024)
+            one.setblocking(False)
+    except BaseException:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
 
 
 async def _either(first: asyncio.Event, second: asyncio.Event | None, limit_s: float) -> None:

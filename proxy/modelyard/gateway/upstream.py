@@ -5,7 +5,8 @@ it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import os
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -91,6 +92,7 @@ class AiohttpTransport:
     async def __aenter__(self) -> AiohttpTransport:
         trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_note_reuse)
+        trace.on_request_headers_sent.append(_note_sent)
         self._open_session = aiohttp.ClientSession(
             # admission is decided above, a limit here would be a queue that nobody sees
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
@@ -117,42 +119,37 @@ class AiohttpTransport:
     @asynccontextmanager
     async def open(self, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
         """See ``Transport.open``."""
-        limits = request.timeouts
-        loop = asyncio.get_running_loop()
-        first_by = _earlier(loop.time() + limits.connect_s + limits.first_byte_s, request.deadline)
-        response = await self._send(request, first_by)
+        sending = _Sending(request)
         try:
-            yield _AiohttpResponse(response, limits.idle_s, first_by, request.deadline)
+            response = await self._send(sending)
+        except UpstreamBrokenError:
+            if not sending.reused:
+                raise
+            # The engine closed an idle connection just as we took it: that says nothing about the engine.
+            sending = _Sending(request)
+            response = await self._send(sending)
+        try:
+            yield _AiohttpResponse(response, sending)
         finally:
             # an answer read to its end has given its connection back already; any other connection must close
             response.close()
 
-    async def _send(self, request: UpstreamRequest, first_by: float) -> aiohttp.ClientResponse:
-        context = SimpleNamespace(reused=False)
+    async def _send(self, sending: _Sending) -> aiohttp.ClientResponse:
+        request = sending.request
         try:
-            return await self._send_once(request, first_by, context)
-        except UpstreamBrokenError:
-            if not context.reused:
-                raise
-            # The engine closed an idle connection just as we took it: that says nothing about the engine.
-            return await self._send_once(request, first_by, SimpleNamespace(reused=False))
-
-    async def _send_once(
-        self, request: UpstreamRequest, first_by: float, context: SimpleNamespace
-    ) -> aiohttp.ClientResponse:
-        limits = request.timeouts
-        try:
-            async with asyncio.timeout_at(first_by):
+            async with asyncio.timeout_at(sending.first_by) as sending.timer:
                 return await self._session.post(
                     URL(request.url, encoded=True),
                     data=request.body,
                     headers=request.headers,
                     allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_s),
-                    trace_request_ctx=context,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=request.timeouts.connect_s),
+                    trace_request_ctx=sending,
                 )
         except (TimeoutError, OSError, aiohttp.ClientError) as exc:
-            raise _translated(exc, limits) from exc
+            if request.deadline is not None and asyncio.get_running_loop().time() >= request.deadline:
+                raise _too_long() from exc
+            raise _translated(exc, request.timeouts) from exc
 
     async def status_of(self, url: str, timeout_s: float) -> int:
         """See ``Transport.status_of``."""
@@ -167,16 +164,34 @@ class AiohttpTransport:
             raise _translated(exc, limits) from exc
 
 
+class _Sending:
+    """One request on its way, as the session's trace tells it. ``first_by`` is a loop time."""
+
+    __slots__ = ("first_by", "request", "reused", "timer")
+
+    def __init__(self, request: UpstreamRequest) -> None:
+        limits = request.timeouts
+        self.request = request
+        self.reused = False
+        self.timer: asyncio.Timeout | None = None
+        # a bound for everything; made exact when the request has gone out
+        self.first_by = _in(limits.connect_s + limits.first_byte_s, request.deadline)
+
+    def sent(self) -> None:
+        """The head has gone out: from here on the engine has ``first_byte_s`` to begin its answer."""
+        self.first_by = _in(self.request.timeouts.first_byte_s, self.request.deadline)
+        if self.timer is not None:
+            self.timer.reschedule(self.first_by)
+
+
 class _AiohttpResponse:
     """``UpstreamResponse`` over aiohttp's."""
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, idle_s: float, first_by: float, deadline: float | None
-    ) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, sending: _Sending) -> None:
         self._response = response
-        self._idle_s = idle_s
-        self._first_by: float | None = first_by
-        self._deadline = deadline
+        self._idle_s = sending.request.timeouts.idle_s
+        self._first_by: float | None = sending.first_by
+        self._deadline = sending.request.deadline
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -190,7 +205,7 @@ class _AiohttpResponse:
     async def chunk(self) -> bytes:
         due = self._first_by
         if due is None:
-            due = _earlier(self._loop.time() + self._idle_s, self._deadline)
+            due = _in(self._idle_s, self._deadline)
         try:
             async with asyncio.timeout_at(due):
                 data = await self._response.content.readany()
@@ -203,7 +218,7 @@ class _AiohttpResponse:
 
     def _late(self) -> UpstreamError:
         if self._deadline is not None and self._loop.time() >= self._deadline:
-            return UpstreamTimeoutError("the whole answer took longer than total_s", code="deadline_exceeded")
+            return _too_long()
         if self._first_by is not None:
             return UpstreamTimeoutError("it did not begin to answer within first_byte_s")
         return UpstreamTimeoutError(f"it was silent for {self._idle_s:g} s in the middle of its answer")
@@ -216,8 +231,9 @@ def _translated(error: BaseException, limits: Timeouts) -> UpstreamError:
     if isinstance(error, TimeoutError):
         return UpstreamTimeoutError(f"no answer within {limits.first_byte_s:g} s")
     if isinstance(error, aiohttp.ClientConnectorError):
-        said = error.os_error.strerror or str(error.os_error)
-        return UpstreamConnectError(said.lower().partition(" [")[0] or "no connection")
+        # the system's words alone: the library's hold the address, which is not the client's business
+        number = error.os_error.errno
+        return UpstreamConnectError(os.strerror(number).lower() if number and number > 0 else "no connection")
     if isinstance(error, aiohttp.InvalidURL):
         return UpstreamConnectError("its URL cannot be used")
     if isinstance(error, aiohttp.ClientResponseError):
@@ -225,11 +241,21 @@ def _translated(error: BaseException, limits: Timeouts) -> UpstreamError:
     return UpstreamBrokenError("it closed the connection without an answer")
 
 
+def _too_long() -> UpstreamError:
+    return UpstreamTimeoutError("the whole answer took longer than total_s", code="deadline_exceeded")
+
+
 async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    request_context: SimpleNamespace | Mapping[str, object] | None = context.trace_request_ctx
-    if isinstance(request_context, SimpleNamespace):
-        request_context.reused = True
+    if isinstance(context.trace_request_ctx, _Sending):
+        context.trace_request_ctx.reused = True
 
 
-def _earlier(moment: float, other: float | None) -> float:
-    return moment if other is None else min(moment, other)
+async def _note_sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
+    if isinstance(context.trace_request_ctx, _Sending):
+        context.trace_request_ctx.sent()
+
+
+def _in(seconds: float, deadline: float | None) -> float:
+    """The loop time ``seconds`` from now, or ``deadline`` where that is earlier."""
+    moment = asyncio.get_running_loop().time() + seconds
+    return moment if deadline is None else min(moment, deadline)

@@ -182,6 +182,14 @@ async def test_tokenize_gives_offsets_into_the_text(tgi: aiohttp.ClientSession) 
     ]
 
 
+async def test_a_body_that_is_too_large(tgi: aiohttp.ClientSession) -> None:
+    huge = b" " * (32 * 1024 * 1024 + 1)
+    async with tgi.post("/generate", data=huge) as response:
+        assert (response.status, (await response.json())["error_type"]) == (413, "unknown")
+    async with tgi.post("/v1/completions", data=huge) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (413, "body_too_large")
+
+
 async def test_unknown_routes_and_methods(tgi: aiohttp.ClientSession) -> None:
     async with tgi.get("/nowhere") as response:
         assert (response.status, (await response.json())["error"]) == (404, "Not Found: GET /nowhere")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from rich.console import Console
 from modelyard.cli.plan import render_plan, summary
 from modelyard.cli.playbooks import Outcome, TaskFailure
 from modelyard.cli.problems import Problem, problem_of
-from modelyard.cli.status import render_status
+from modelyard.cli.status import render_status as render_status_at
+from modelyard.cli.tables import age
 from modelyard.cli.verbs import show_outcome
 
 PLAN: dict[str, Any] = {
@@ -57,6 +59,48 @@ STATUS: dict[str, Any] = {
     ],
     "endpoints": [{"model": "m", "id": "gpu01.m.0", "url": "http://10.0.0.1:8100", "state": "active"}],
 }
+
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def render_status(console: Console, result: Mapping[str, Any]) -> None:
+    render_status_at(console, result, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        ("2026-11-21T11:59:30Z", "30 s"),
+        ("2026-11-21T11:59:30", "30 s"),
+        ("2026-11-21T13:58:00+02:00", "2 min"),
+        ("2026-11-20T12:00:00Z", "24 h"),
+        ("2026-11-01T12:00:00Z", "20 d"),
+        ("2026-11-21T12:00:05Z", "0 s"),  # the host's clock is ahead
+        ("yesterday", "yesterday"),
+        (None, "–"),
+    ],
+)
+def test_moments_are_shown_as_ages(moment: str | None, text: str) -> None:
+    assert age(moment, NOW).plain == text
+
+
+def test_models_of_a_proxy_are_named() -> None:
+    models = [{"id": "a", "available": True}, {"id": "b", "available": False}, "c"]
+    text = shown(render_status, {"proxies": [{"host": "edge", "models": models}]})
+    assert "a, b (not available), c" in text
+
+
+def test_replicas_keep_their_name_whole_on_a_narrow_terminal() -> None:
+    replica = "gpu01.qwen2.5-7b-instruct.0"
+    plan = {"changes": [{"action": "start", "replica": replica, "host": "gpu01", "reason": "new " * 30}]}
+    status = {
+        "replicas": [
+            {"replica": replica, "state": "up", "since": "2026-11-21T11:00:00Z", "reason": "x " * 40}
+        ]
+    }
+    assert replica in shown(render_plan, plan, 80)
+    assert replica in shown(render_status, status, 80)
 
 
 def shown(

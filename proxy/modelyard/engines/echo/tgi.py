@@ -23,7 +23,7 @@ _REASONS = {Finish.END: "eos_token", Finish.LENGTH: "length", Finish.STOP: "stop
 
 
 @dataclass(slots=True)
-class Sequence:
+class Generated:
     """One finished or growing answer."""
 
     tokens: list[Piece]
@@ -165,7 +165,7 @@ class TgiRoutes:
         self, request: TgiRequest, prompt: list[str], asked: float, queued: float, *, listed: bool
     ) -> web.Response:
         begun = self._runtime.clock()
-        answers = [Sequence([]) for _ in range(request.best_of)]
+        answers = [Generated([]) for _ in range(request.best_of)]
         for rotate, answer in enumerate(answers):
             async for piece in self._runtime.paced(generate(request.prompt, request.params(rotate))):
                 self._runtime.metrics.tokens.inc()
@@ -182,7 +182,7 @@ class TgiRoutes:
     async def _stream(self, http: web.Request, request: TgiRequest, prompt_tokens: int) -> web.StreamResponse:
         stream = EventStream(http, b"data:", _stream_headers(request))
         await stream.begin()
-        answer = Sequence([])
+        answer = Generated([])
         async for piece in self._runtime.paced(generate(request.prompt, request.params(0))):
             self._runtime.metrics.tokens.inc()
             answer.tokens.append(piece)
@@ -216,21 +216,21 @@ def _offsets(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _text(request: TgiRequest, answer: Sequence) -> str:
+def _text(request: TgiRequest, answer: Generated) -> str:
     return request.inputs + answer.text if request.return_full_text else answer.text
 
 
-def _outcome(request: TgiRequest, answer: Sequence) -> dict[str, Any]:
+def _outcome(request: TgiRequest, answer: Generated) -> dict[str, Any]:
     return {"finish_reason": answer.reason, "generated_tokens": len(answer.tokens), "seed": request.seed}
 
 
-def _details(request: TgiRequest, prompt: list[str], answers: list[Sequence]) -> dict[str, Any]:
+def _details(request: TgiRequest, prompt: list[str], answers: list[Generated]) -> dict[str, Any]:
     prefill = [
         {"id": token_id(token), "text": token, "logprob": None if place == 0 else 0.0}
         for place, token in enumerate(prompt)
     ]
 
-    def told(answer: Sequence) -> dict[str, Any]:
+    def told(answer: Generated) -> dict[str, Any]:
         tokens = [_token(piece.token) for piece in answer.tokens]
         body = {
             **_outcome(request, answer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -35,13 +36,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             )
         result["changed"] = False
         if problems:
-            count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+            count = _count(problems, "problem")
             result["failed"] = True
             result["msg"] = "\n".join([f"The inventory has {count}; no host was touched.", *problems])
             return result
-        sound = f"{len(wish.models)} models, {len(wish.hosts)} hosts: no problem found."
+        sound = f"Inventory: {_count(wish.models, 'model')}, {_count(wish.hosts, 'host')}, no problem found."
         Display().display(sound)
         result["msg"] = sound
         result["settings"] = {name: dict(host.settings) for name, host in wish.hosts.items()}
         result["state_dir"] = str(wish.state_dir)
         return result
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"

@@ -44,7 +44,7 @@ INHERITED = (
 )
 """What programs inherit from the user that starts supervisord; nothing of Ansible's own environment."""
 
-MARK = "MODELYARD_PROGRAM"
+MARK = "SUPERVISED_PROGRAM"
 """Environment variable by which a process is known to be a certain program of a certain home."""
 
 LAUNCHER = f'''\

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
-from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import plain
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import Render, plain, renderer
 
 try:
     from modelyard import inventory as contract
@@ -46,15 +46,15 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
             "Run Ansible from the environment that modelyard[deploy] is installed in."
         )
     hostvars, groups = task_vars["hostvars"], task_vars["groups"]
-    me = hostvars[task_vars["inventory_hostname"]]
+    me = hostvars.raw_get(task_vars["inventory_hostname"])
     directory = me.get("inventory_dir")
     sources = contract.read_sources(Path(directory), Path.cwd()) if directory else contract.Sources()
     on_files = contract.check_files(directory, sources=sources) if directory else []
 
     unrendered: list[contract.Problem] = []
-    models = _models(me, unrendered)
+    models = _models(me, renderer(loader, me), unrendered)
     hosts = {
-        name: _host(hostvars[name], name, groups, unrendered)
+        name: _host(hostvars.raw_get(name), name, groups, loader, unrendered)
         for name in sorted({*groups.get(ENGINE_GROUP, ()), *groups.get(PROXY_GROUP, ())})
     }
     names = frozenset({*groups, *(host for members in groups.values() for host in members)})
@@ -76,7 +76,7 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
     )
 
 
-def _models(variables: Mapping[str, Any], problems: list[contract.Problem]) -> Any:
+def _models(variables: Mapping[str, Any], render: Render, problems: list[contract.Problem]) -> Any:
     if "models" not in variables:
         problems.append(
             contract.Problem(
@@ -91,12 +91,7 @@ def _models(variables: Mapping[str, Any], problems: list[contract.Problem]) -> A
     def failed(path: tuple[Any, ...], why: str) -> None:
         problems.append(contract.Problem("template", f"cannot be rendered: {why}.", ("models", *path)))
 
-    try:
-        value = variables["models"]
-    except AnsibleError as error:
-        failed((), str(error.message))
-        return []
-    models = plain(value, failed)
+    models = plain(variables["models"], failed, render)
     for at, problem in enumerate(problems):
         problems[at] = contract.named(problem, models)
     return models
@@ -106,9 +101,11 @@ def _host(
     variables: Mapping[str, Any],
     name: str,
     groups: Mapping[str, list[str]],
+    loader: Any,
     problems: list[contract.Problem],
 ) -> contract.HostView:
     given = {}
+    render = renderer(loader, variables)
 
     def value_of(key: str) -> Any:
         def failed(path: tuple[Any, ...], why: str) -> None:
@@ -116,11 +113,7 @@ def _host(
                 contract.Problem("template", f"cannot be rendered: {why}.", (key, *path), host=name)
             )
 
-        try:
-            return plain(variables[key], failed)
-        except AnsibleError as error:
-            failed((), str(error.message))
-            return None
+        return plain(variables[key], failed, render)
 
     for key in variables:
         if key.startswith("fleet_"):

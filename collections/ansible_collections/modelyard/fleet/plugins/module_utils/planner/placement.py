@@ -87,7 +87,7 @@ class _Placer:
         wished = {model.id for model in self.models}
         for name, replicas in self.current.items():
             if name not in wished:
-                self.dropped.extend(replica for replica in replicas if replica.state in (UP, DOWN))
+                self._let_go(replicas)
         for model, missing in wanted:
             if missing:
                 self._place_missing(model, missing)
@@ -125,11 +125,7 @@ class _Placer:
                 self._give(model, replica.host, replica.index, replica.gpus, replica.port, replica)
             else:
                 wanted.append(_Wanted(replica.index, replica))
-        for replica in (*surplus, *others):
-            if replica.fixed:
-                self._hold(replica, wished=False)
-            elif replica.state != ABSENT:
-                self.dropped.append(replica)
+        self._let_go([*surplus, *others])
 
         # Indexes of replicas that are being stopped may come back at once; those of unknown ones may not.
         used = {replica.index for replica in kept}
@@ -141,6 +137,14 @@ class _Placer:
             wanted.append(_Wanted(index))
             used.add(index)
         return wanted
+
+    def _let_go(self, replicas: Iterable[Current]) -> None:
+        """Stop what nobody wishes any more; what is unknown can only be remembered."""
+        for replica in replicas:
+            if replica.fixed:
+                self._hold(replica, wished=False)
+            elif replica.state != ABSENT:
+                self.dropped.append(replica)
 
     def _fits_as_it_is(self, model: Model, replica: Current) -> bool:
         ledger = self.ledgers[replica.host]
