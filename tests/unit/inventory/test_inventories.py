@@ -95,4 +95,6 @@ def test_shipped_inventories_are_good(name: str) -> None:
 def test_text_names_file_line_model_and_field(tmp_path: Path) -> None:
     case = next(item for item in DATA["cases"] if item["name"] == "a wrong type")
     (problem,) = check_files(write(tmp_path, case), shown_from=None)
-    assert str(problem).startswith(f"{tmp_path}/group_vars/all/models.yml:5: model small: placement.replicas: must")
+    assert str(problem).startswith(
+        f"{tmp_path}/group_vars/all/models.yml:5: model small: placement.replicas: must"
+    )
