@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,19 @@ class Site:
             for name, container in self.containers().items()
             if container["Config"]["Labels"]["modelyard.model"] == model
         )
+
+    def kill(self, replica: str) -> None:
+        """`docker kill` a replica's container and wait until it is dead."""
+        identity = self.containers()[replica]["Id"]
+        host = next(host for host in self.hosts if replica.startswith(f"{host.name}."))
+        killed = host.ssh(f"sudo docker kill {identity}")
+        # A large process that has been killed is a zombie while the kernel takes its memory back; Docker
+        # complains when that takes long.
+        assert killed.returncode == 0 or "is zombie" in killed.stderr, killed.stderr
+        end = time.monotonic() + 60
+        while self.containers()[replica]["State"]["Running"]:
+            assert time.monotonic() < end, f"{replica} runs on after docker kill"
+            time.sleep(0.2)
 
     def client(self) -> OpenAI:
         """A client of the proxy that hides nothing: it does not retry by itself."""

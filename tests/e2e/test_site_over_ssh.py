@@ -148,8 +148,8 @@ def test_a_killed_replica_costs_no_request_and_status_tells_the_truth(site: Site
     with ThreadPoolExecutor(AT_ONCE) as pool:
         replies = [pool.submit(ask, number) for number in range(REQUESTS)]
         assert under_way.wait(300), f"{len(answered)} of {REQUESTS} requests were answered in 300 s"
-        site.hosts[0].docker("kill", site.containers()[victim]["Id"])
         left = REQUESTS - len(answered)
+        site.kill(victim)
         failures = [str(error) for reply in replies if (error := reply.exception())]
     assert left > AT_ONCE, "the replica was killed too late to matter"
     assert failures == [], f"{len(failures)} of {REQUESTS} requests failed"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,7 @@ async def _cut(request: web.Request) -> web.StreamResponse:
     await response.write(data[start : start + limit])
     if start + limit < len(data):
         assert request.transport is not None
-        # the client must get what was written before the line goes dead
-        while request.transport.get_write_buffer_size():
-            await asyncio.sleep(0)
-        request.transport.close()
+        request.transport.close()  # flushes what was written, then the line is dead
     return response
 
 
@@ -146,12 +144,12 @@ def make_app(root: Path, token: str) -> web.Application:
     return app
 
 
-async def _serve(root: Path, token: str, port_file: Path) -> None:
+async def _serve(root: Path, token: str, announce: Callable[[int], object]) -> None:
     runner = web.AppRunner(make_app(root, token))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    port_file.write_text(str(runner.addresses[0][1]), encoding="utf-8")
+    announce(runner.addresses[0][1])
     await asyncio.Event().wait()
 
 
@@ -161,4 +159,4 @@ if __name__ == "__main__":
     parser.add_argument("port_file", type=Path)
     parser.add_argument("--token", default="test-token")
     chosen = parser.parse_args()
-    asyncio.run(_serve(chosen.root, chosen.token, chosen.port_file))
+    asyncio.run(_serve(chosen.root, chosen.token, lambda port: chosen.port_file.write_text(f"{port}\n")))

@@ -104,12 +104,12 @@ def _check_depth(text: str, loader_class: Any) -> None:
     crashes.
     """
     depth = 0
+    event: Any
     for event in yaml.parse(text, Loader=loader_class):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
-                # the type stubs know two kinds of mark, which are alike in all that is used here
-                mark: Any = event.start_mark
+                mark: Any = event.start_mark  # the C parser's own kind of mark has the same attributes
                 raise yaml.MarkedYAMLError(problem=f"more than {_MAX_DEPTH} levels", problem_mark=mark)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 
@@ -184,9 +185,9 @@ async def test_tokenize_gives_offsets_into_the_text(tgi: aiohttp.ClientSession) 
 
 async def test_a_body_that_is_too_large(tgi: aiohttp.ClientSession) -> None:
     huge = b" " * (32 * 1024 * 1024 + 1)
-    async with tgi.post("/generate", data=huge) as response:
+    async with tgi.post("/generate", data=io.BytesIO(huge)) as response:
         assert (response.status, (await response.json())["error_type"]) == (413, "unknown")
-    async with tgi.post("/v1/completions", data=huge) as response:
+    async with tgi.post("/v1/completions", data=io.BytesIO(huge)) as response:
         assert (response.status, (await response.json())["error"]["code"]) == (413, "body_too_large")
 
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.hosts.owner import Owner
 from tests.parts import building, machine
 from tests.parts.errors import PartError

@@ -177,12 +177,12 @@ def test_replanning_an_unchanged_wish_moves_nothing(fleet: Fleet) -> None:
 @PROFILE
 @given(fleets(), st.integers(0, 2**32))
 def test_the_order_of_the_input_does_not_matter(fleet: Fleet, seed: int) -> None:
-    shuffled = tuple(list(part) for part in fleet)
-    for part in shuffled:
-        random.Random(seed).shuffle(part)
-    models, hosts, current = shuffled
-    mixed = [replace(model, hosts=tuple(reversed(model.hosts))) for model in models]  # type: ignore[type-var]
-    assert place(mixed, hosts, current).slots == run(fleet).slots  # type: ignore[arg-type]
+    models, hosts, current = list(fleet[0]), list(fleet[1]), list(fleet[2])
+    rng = random.Random(seed)
+    for part in (models, hosts, current):
+        rng.shuffle(part)
+    mixed = [replace(model, hosts=tuple(reversed(model.hosts))) for model in models]
+    assert place(mixed, hosts, current) == run(fleet)
 
 
 @PROFILE

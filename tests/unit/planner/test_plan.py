@@ -142,6 +142,7 @@ def test_removing_a_model_stops_its_replicas_only() -> None:
     plan = plan_for([model("b")], facts, memory)
     assert actions(plan) == {"gpu01.a.0": "stop", "gpu02.a.1": "stop", "gpu01.b.0": "keep"}
     assert plan["hosts"]["gpu02"]["stops"] == [{"replica": "gpu02.a.1", "runtime": "docker"}]
+    assert plan["changes"][0]["reason"] == "model a is no longer in the inventory"
     assert list(plan["registry"]["models"]) == ["b"]
 
 
@@ -154,6 +155,18 @@ def test_scaling_down_removes_the_highest_index_but_a_down_one_first() -> None:
         "gpu02.a.1": "keep",
         "gpu03.a.2": "keep",
     }
+
+
+def test_a_stop_says_why() -> None:
+    facts, memory = settled([model("a", replicas=3)])
+
+    def reasons(wish: Model) -> list[str]:
+        changes = plan_for([wish], facts, memory)["changes"]
+        return [change["reason"] for change in changes if change["action"] == "stop"]
+
+    assert reasons(model("a", replicas=2)) == ["2 wished, 3 there"]
+    moved = model("a", replicas=3, hosts=("gpu01", "gpu02"), pattern="engine_hosts:!gpu03")
+    assert reasons(moved) == ["gpu03 does not match engine_hosts:!gpu03"]
 
 
 def test_a_replica_that_is_down_is_started_in_its_place() -> None:

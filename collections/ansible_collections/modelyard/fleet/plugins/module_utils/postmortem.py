@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import subprocess
 import xmlrpc.client
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import 
 from ansible_collections.modelyard.fleet.plugins.module_utils.unix_http import UnixHTTPConnection
 
 RESTART_LIMIT = 3
-"""Restarts of a container after which waiting on is pointless."""
+"""Restarts seen after which waiting on is pointless."""
 
 
 def _engine_get(socket: Path, path: str) -> bytes | None:
@@ -100,6 +101,7 @@ class ProcessWatch:
     def __init__(self, replica: str, home: Path) -> None:
         self._replica = replica
         self._supervisor = Supervisor(Home(home), timeout_s=5.0)
+        self._ends_at_start: int | None = None
 
     def gone(self) -> str | None:
         """Why the replica will not come up any more; None while it may."""
@@ -109,19 +111,50 @@ class ProcessWatch:
             return None
         except xmlrpc.client.Error as error:
             return f"supervisord does not know it: {error}"
-        if info["statename"] == "FATAL":
-            return f"its process ended again and again, last with {self._last_end()}"
-        if info["statename"] in ("EXITED", "STOPPED"):
-            return f"its process is {info['statename'].lower()}, last end: {self._last_end()}"
-        return None
+        ends = self._ends()
+        if self._ends_at_start is None:
+            self._ends_at_start = len(ends)
+        last = ends[-1] if ends else "an exit status that was not recorded"
+        if info["statename"] == "FATAL" or len(ends) - self._ends_at_start >= RESTART_LIMIT:
+            return f"its process ended again and again, last with {last}"
+        return f"its process was stopped, last end: {last}" if info["statename"] == "STOPPED" else None
 
-    def _last_end(self) -> str:
-        """How the process ended last; only supervisord's log keeps that for one that ended at once."""
+    def _ends(self) -> list[str]:
+        """How the process ended, each time; only supervisord's log keeps that for one that ended at once."""
         pattern = re.compile(rf"exited: {re.escape(self._replica)} \(([^;)]*)")
-        lines = tail(self._supervisor.home.folder / "supervisord.log", 200)
-        found = [match[1] for line in lines if (match := pattern.search(line))]
-        return found[-1] if found else "an exit status that was not recorded"
+        lines = tail(self._supervisor.home.folder / "supervisord.log", 1000)
+        return [match[1] for line in lines if (match := pattern.search(line))]
 
     def log(self, lines: int) -> list[str]:
         """The last lines of the program's log."""
         return tail(Home(self._supervisor.home.root).program_folder(self._replica) / "output.log", lines)
+
+
+class UnitWatch:
+    """Looks at a systemd unit."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+
+    def _ask(self, *command: str) -> str:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+
+    def gone(self) -> str | None:
+        """Why the unit will not come up any more; None while it may."""
+        shown = self._ask("systemctl", "show", self._unit, "--property=ActiveState,NRestarts,ExecMainStatus")
+        state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        if state.get("ActiveState") in ("failed", "inactive"):
+            return f"the unit {self._unit} is {state['ActiveState']}, last exit code {state.get('ExecMainStatus')}"
+        restarts = state.get("NRestarts", "0")
+        if restarts.isdigit() and int(restarts) >= RESTART_LIMIT:
+            return f"the unit {self._unit} ended {restarts} times, last with exit code {state.get('ExecMainStatus')}"
+        return None
+
+    def log(self, lines: int) -> list[str]:
+        """The last lines of the unit's journal."""
+        return self._ask(
+            "journalctl", "--unit", self._unit, "--lines", str(lines), "--output=cat"
+        ).splitlines()

@@ -9,7 +9,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelyard.fleet.plugins.module_utils import probe
-from ansible_collections.modelyard.fleet.plugins.module_utils.postmortem import ContainerWatch, ProcessWatch
+from ansible_collections.modelyard.fleet.plugins.module_utils.postmortem import (
+    ContainerWatch,
+    ProcessWatch,
+    UnitWatch,
+)
 
 DOCUMENTATION = r"""
 module: replica_ready
@@ -20,7 +24,9 @@ description:
   - With O(generate) each replica must answer a real prompt.
 options:
   replicas:
-    description: Assignments of this host as the planner makes them (C(replica), C(runtime), C(spec)).
+    description: >-
+      Assignments of this host as the planner makes them (C(replica), C(runtime), C(spec)). The runtime may be
+      C(systemd) too; the replica is then the name of a unit.
     type: list
     elements: dict
     required: true
@@ -103,13 +109,15 @@ def _target(assignment: dict[str, Any], deadline_s: float | None) -> probe.Targe
     )
 
 
-def _watch(assignment: dict[str, Any], params: dict[str, Any]) -> ContainerWatch | ProcessWatch | None:
+def _watch(
+    assignment: dict[str, Any], params: dict[str, Any]
+) -> ContainerWatch | ProcessWatch | UnitWatch | None:
     runtime = assignment.get("runtime") or assignment["spec"].get("runtime")
     if runtime == "docker":
         return ContainerWatch(assignment["replica"], params["fleet"], Path(params["docker_socket"]))
     if runtime == "process" and params["home"]:
         return ProcessWatch(assignment["replica"], Path(params["home"]))
-    return None
+    return UnitWatch(assignment["replica"]) if runtime == "systemd" else None
 
 
 def _check(assignment: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:

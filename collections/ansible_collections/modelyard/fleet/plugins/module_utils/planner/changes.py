@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.flags import from_flags
-from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import DOWN, UP, Current, Slot
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import UP, Current, Model, Slot
 
 # What follows from the replica's name or from another difference, and would only repeat it.
 _DERIVED = {"replica", "model", "url", "served_name", "mounts"}
@@ -52,14 +52,16 @@ def change_of_slot(
     return _change("start", slot, "down")
 
 
-def change_of_dropped(replica: Current, wished: Mapping[str, int]) -> Change:
-    """Why a replica stops. ``wished`` maps model id to the wished number of replicas."""
-    if replica.model not in wished:
+def change_of_dropped(replica: Current, model: Model | None, existing: int) -> Change:
+    """Why a replica stops. ``model`` is its wish, if there is one; ``existing`` how many of its replicas there are."""
+    if model is None:
         reason = f"model {replica.model} is no longer in the inventory"
-    elif replica.state == DOWN:
-        reason = "down and not needed"
+    elif replica.host not in model.hosts:
+        reason = f"{replica.host} does not match {model.pattern}"
+    elif existing > model.replicas:
+        reason = f"{model.replicas} wished, {existing} there"
     else:
-        reason = f"{wished[replica.model]} wished, or its place no longer fits"
+        reason = "its place no longer fits the wish"
     return Change("stop", replica.replica, replica.model, replica.host, reason)
 
 

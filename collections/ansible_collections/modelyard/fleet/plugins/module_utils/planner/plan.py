@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.facts impo
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.placement import place
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.registry_model import registry_models
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
+    ABSENT,
     DOWN,
     Current,
     Host,
@@ -58,9 +60,9 @@ def make_plan(
         )
         if stopped is not None and stopped.runtime != slot.runtime:
             per_host[slot.host]["stops"].append(_stop(stopped))
-    numbers = {model.id: model.replicas for model in models}
+    existing = Counter(item.model for one in seen for item in one.current if item.state != ABSENT)
     for item in dropped.values():
-        changes.append(diff.change_of_dropped(item, numbers))
+        changes.append(diff.change_of_dropped(item, wished.get(item.model), existing[item.model]))
         per_host[item.host]["stops"].append(_stop(item))
     changes.sort(key=lambda change: (change.host, change.replica))
     return {

@@ -1,0 +1,91 @@
+"""From the plan to the roles: what each of them is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.modelyard.fleet.plugins.module_utils import wiring
+
+
+def assignment(model: str = "m", **more: Any) -> dict[str, Any]:
+    return {
+        "replica": f"h.{model}.0",
+        "model": model,
+        "host": "h",
+        "wished": True,
+        "weights": f"/w/{model}@abc",
+        "source": {"kind": "hub", "value": f"org/{model}", "pin": "abc"},
+        "spec": {"user": "1000:1001", "task": "generate", "smoke": {"prompt": "hi", "max_tokens": 2}},
+    } | more
+
+
+def test_weights_belong_to_the_user_of_the_container() -> None:
+    (item,) = wiring.weights_items([assignment()])
+    assert item == {
+        "model": "m",
+        "source": {"hub": "org/m", "revision": "abc"},
+        "destination": "/w/m@abc",
+        "owner": 1000,
+        "group": 1001,
+    }
+
+
+def test_weights_of_a_process_keep_their_owner() -> None:
+    (item,) = wiring.weights_items([assignment(spec={"user": None})])
+    assert (item["owner"], item["group"]) == (-1, -1)
+
+
+def test_replicas_and_models_that_share_weights_fetch_them_once() -> None:
+    shared = {"weights": "/w/shared", "source": {"kind": "path", "value": "/w/shared", "pin": None}}
+    items = wiring.weights_items(
+        [assignment("a", **shared), assignment("b", **shared), assignment("a", **shared)]
+    )
+    assert [(item["model"], item["source"]) for item in items] == [("a", {"path": "/w/shared"})]
+
+
+def test_a_single_file_lies_in_a_directory_of_its_own() -> None:
+    source = {"kind": "url", "value": "https://example.org/tiny.gguf", "pin": "0" * 64}
+    (item,) = wiring.weights_items([assignment(weights="/w/tiny@000/tiny.gguf", source=source)])
+    assert item["destination"] == "/w/tiny@000"
+    assert item["source"] == {"url": source["value"], "sha256": "0" * 64}
+
+
+def test_nothing_is_fetched_for_what_nobody_wishes_or_needs() -> None:
+    assert wiring.weights_items([assignment(wished=False), assignment(source=None, weights=None)]) == []
+
+
+MODELS = {"a": {"endpoints": [{"id": "h.a.0"}, {"id": "h.a.1"}]}, "b": {"endpoints": [{"id": "h.b.0"}]}}
+
+
+def test_a_registry_without_the_replicas_that_are_yet_to_start() -> None:
+    assert wiring.without_endpoints(MODELS, ["h.a.1"]) == {
+        "a": {"endpoints": [{"id": "h.a.0"}]},
+        "b": {"endpoints": [{"id": "h.b.0"}]},
+    }
+    assert MODELS["a"]["endpoints"] == [{"id": "h.a.0"}, {"id": "h.a.1"}], "the plan itself stays as it was"
+
+
+def test_a_registry_without_one_model_or_all() -> None:
+    assert wiring.without_model(MODELS, "b") == {"a": MODELS["a"], "b": {"endpoints": []}}
+    assert wiring.without_model(MODELS, "") == {"a": {"endpoints": []}, "b": {"endpoints": []}}
+
+
+def test_stops_name_what_is_seen_but_never_what_is_unknown() -> None:
+    seen = [
+        {"replica": "h.a.0", "model": "a", "runtime": "docker", "state": "up"},
+        {"replica": "h.a.1", "model": "a", "runtime": "docker", "state": "unknown"},
+        {"replica": "h.b.0", "model": "b", "runtime": "process", "state": "down"},
+    ]
+    assert wiring.stops(seen, "a") == [{"replica": "h.a.0", "runtime": "docker"}]
+    assert [item["replica"] for item in wiring.stops(seen, "")] == ["h.a.0", "h.b.0"]
+
+
+def test_a_proxy_is_asked_for_each_model_that_some_seen_host_serves() -> None:
+    plan = {
+        "proxies": {"p": {"url": "http://192.0.2.1:8000"}},
+        "hosts": {"h": {"state": "up"}, "lost": {"state": "unknown"}},
+        "assignments": [assignment("b"), assignment("a"), assignment("b"), assignment("c", host="lost")],
+    }
+    targets = wiring.proxy_targets(plan, "p")
+    assert [target["spec"]["served_name"] for target in targets] == ["a", "b"]
+    assert {target["spec"]["url"] for target in targets} == {"http://192.0.2.1:8000"}
