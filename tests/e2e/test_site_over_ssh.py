@@ -244,9 +244,8 @@ def replaced(plan: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def registry(site: Site) -> dict[str, Any]:
-    """The registry that the controller wrote; JSON is YAML, and the role writes JSON or YAML."""
-    path = site.inventory / ".modelyard" / "endpoints.yml"
-    found: dict[str, Any] = yaml.safe_load(path.read_text())
+    """The registry that the proxy reads; JSON is YAML, and the role may write either."""
+    found: dict[str, Any] = yaml.safe_load(site.hosts[0].run("cat", "/var/lib/modelyard/endpoints.yml"))
     return found
 
 
