@@ -61,6 +61,7 @@ test: lint  ## Lint and every test that needs no container engine
 .PHONY: test-hosts
 test-hosts: $(VENV)/dev.stamp collections  ## Tests that need Docker: molecule, SSH test hosts, real vLLM
 	@bash tests/parts/engine.sh
+	@$(BIN)/python -m tests.parts build
 	@$(BIN)/pytest tests/hosts tests/e2e $(PYTEST_ARGS)
 
 .PHONY: bench
