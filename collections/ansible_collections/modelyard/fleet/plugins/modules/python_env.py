@@ -45,6 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 python: {description: The environment's Python., type: str, returned: always}
+stale: {description: Whether it had to be made or changed., type: bool, returned: when present}
 reason: {description: Why it was made or changed., type: str, returned: always}
 """
 
@@ -152,7 +153,10 @@ def main() -> None:
     except EnvError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
-        changed=reason is not None, python=str(place / "bin" / "python"), reason=reason or "is as wanted"
+        changed=reason is not None,
+        stale=reason is not None,
+        python=str(place / "bin" / "python"),
+        reason=reason or "is as wanted",
     )
 
 
