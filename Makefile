@@ -66,7 +66,7 @@ test-hosts: $(VENV)/dev.stamp collections  ## Tests that need Docker: molecule, 
 
 .PHONY: bench
 bench: $(VENV)/dev.stamp  ## Measurements: tables and JSON, never pass or fail
-	@$(BIN)/python -m tests.bench
+	@PYTHONPATH=$(CURDIR)/collections $(BIN)/python -m tests.bench
 
 # --- upkeep -------------------------------------------------------------------------------------
 .PHONY: lock
