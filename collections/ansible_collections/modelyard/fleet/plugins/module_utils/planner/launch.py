@@ -79,7 +79,6 @@ def build(model: Model, engine: Mapping[str, Any], host: Host, slot: Slot) -> Sp
         "port": str(container_port),
         "gpus": str(max(1, len(slot.gpus))),
         "grace_s": str(engine["stop"]["grace_s"]),
-        "revision": (model.source.pin or "") if model.source else "",
         "python": host.python,
     }
     if docker and weights and model.source and _is_single_file(model.source):
@@ -164,8 +163,8 @@ def _command(
     *,
     many_gpus: bool,
 ) -> list[str]:
-    """What follows the entrypoint. Weights are on the host before a start: ``when: hub`` never holds."""
-    conditions = {"always": True, "hub": False, "many_gpus": many_gpus}
+    """What follows the entrypoint."""
+    conditions = {"always": True, "many_gpus": many_gpus}
     words: list[str] = []
     for part in engine["command"]:
         if conditions[part.get("when", "always")]:
