@@ -86,7 +86,7 @@ def proxy_targets(plan: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
                     "url": url,
                     "live_path": "/live",
                     "ready_path": "/ready",
-                    "start_period_s": 30,
+                    "start_period_s": 10,
                     "served_name": item["model"],
                     "dialect": "openai",
                     "task": spec["task"],
