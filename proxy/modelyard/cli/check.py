@@ -20,6 +20,8 @@ from modelyard.cli.problems import Problem, problem_list, problem_of, show_probl
 from modelyard.cli.project import project_root
 from modelyard.errors import ConfigError
 
+# Kinds of problems that keep Ansible from reading the inventory at all.
+_UNREADABLE = frozenset({"unreadable", "yaml-syntax"})
 _PARTS_OF_INVENTORY = {"group_vars", "host_vars"}
 
 
@@ -59,8 +61,9 @@ def check(paths: tuple[Path, ...], files_only: bool, as_json: bool) -> None:
       [cyan]modelyard check inventories/production[/cyan]
       [cyan]modelyard check /etc/modelyard/endpoints.yml --json[/cyan]
 
-    An inventory's files are read first; when they are in order, Ansible resolves them and checks what only
-    it can know, such as host patterns. Exit code 0: in order. 1: problems. 2: called wrongly.
+    An inventory's files are read first; where they can be read, Ansible resolves them and checks what only
+    it can know, such as host patterns and how many GPUs there are. All problems come in one go.
+    Exit code 0: in order. 1: problems. 2: called wrongly.
     """  # noqa: D301
     checked = [_check(path, files_only) for path in paths]
     if as_json:
@@ -121,13 +124,13 @@ def registry_problems(path: Path) -> list[Problem]:
 def _check_inventory(path: Path, files_only: bool) -> Checked:
     from modelyard.inventory import check_files
 
-    problems = [problem_of(problem) for problem in check_files(path)]
-    if problems or files_only:
-        note = "" if problems else "Only the files were read; Ansible was not asked."
-        return Checked(str(path), "inventory", problems, note)
+    found = check_files(path)
+    problems = [problem_of(problem) for problem in found]
+    if files_only or any(problem.code in _UNREADABLE for problem in found):
+        return Checked(str(path), "inventory", problems, "Only the files were read; Ansible was not asked.")
     if find_spec("ansible_runner") is None:
         note = "Only the files were read: Ansible is not installed here (pip install 'modelyard[deploy]')."
-        return Checked(str(path), "inventory", [], note)
+        return Checked(str(path), "inventory", problems, note)
     try:
         root = project_root(Path.cwd(), os.environ)
         with err().status("check: starting Ansible") as status:
@@ -135,8 +138,20 @@ def _check_inventory(path: Path, files_only: bool) -> Checked:
                 "check", path.resolve(), root, progress=lambda line: status.update(f"check: {escape(line)}")
             )
     except ConfigError as exc:
-        return Checked(str(path), "inventory", [], f"Only the files were read: {exc.message}")
-    return Checked(str(path), "inventory", resolved_problems(outcome))
+        return Checked(str(path), "inventory", problems, f"Only the files were read: {exc.message}")
+    return Checked(str(path), "inventory", united(problems, outcome))
+
+
+def united(problems: list[Problem], outcome: Outcome) -> list[Problem]:
+    """What the files show, and what only Ansible could see: each once.
+
+    A run that found no words of ours adds nothing to problems that are known already.
+    """
+    told = {(problem.message, problem.where) for problem in problems}
+    resolved = resolved_problems(outcome)
+    if problems and outcome.result is None:
+        return problems
+    return [*problems, *(problem for problem in resolved if (problem.message, problem.where) not in told)]
 
 
 def resolved_problems(outcome: Outcome) -> list[Problem]:

@@ -139,6 +139,27 @@ def test_what_ansible_finds_is_told_too(project, inventory: Path) -> None:
     ]
 
 
+def test_what_the_files_and_ansible_show_comes_in_one_go(project, inventory: Path) -> None:
+    spoil(inventory, "engine: echo", "engine: ecko")
+    known = {"message": "there is no engine 'ecko'.", "model": "echo", "field": "engine"}
+    other = {"message": "8 GPUs are wished, 4 exist.", "model": "big", "field": "placement.replicas"}
+    project.playbook("check", OK, {"problems": [known, other]})
+    (checked,) = json.loads(project.run("check", str(inventory), "--json").stdout)["checked"]
+    assert [item["where"] for item in checked["problems"]] == [
+        "model echo · engine",
+        "model big · placement.replicas",
+    ]
+
+
+def test_ansible_is_not_asked_about_files_that_it_cannot_read(project, inventory: Path) -> None:
+    spoil(inventory, "engine: echo", "engine: [echo")
+    project.playbook("check", OK, {"problems": ["never told"]})
+    done = project.run("check", str(inventory))
+    assert done.returncode == 1
+    assert "YAML syntax" in done.stdout
+    assert "never told" not in done.stdout
+
+
 def test_an_inventory_in_order(project, inventory: Path) -> None:
     project.playbook("check", OK, {"problems": []})
     done = project.run("check", str(inventory))
