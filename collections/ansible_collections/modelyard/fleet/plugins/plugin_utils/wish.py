@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,15 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
 
 def _models(variables: Mapping[str, Any], render: Render, problems: list[contract.Problem]) -> Any:
     if "models" not in variables:
+        close = get_close_matches("models", variables, n=1, cutoff=0.75)
         problems.append(
             contract.Problem(
                 "no-models",
                 "the inventory has no variable models.",
                 ("models",),
-                "Declare them in group_vars/all/models.yml; an empty list is allowed.",
+                f"It has {close[0]}: rename that one."
+                if close
+                else "Declare them in group_vars/all/models.yml; an empty list is allowed.",
             )
         )
         return []
