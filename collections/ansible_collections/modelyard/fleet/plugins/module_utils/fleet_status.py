@@ -57,6 +57,8 @@ def replica_row(wished: Row | None, observed: Row | None, probe: Row | None, hos
         row["reason"] = str(observed.get("reason") or "its runtime does not answer")
     elif row["health"] not in ("ready", UNKNOWN):
         row["reason"] = "it runs, but does not answer as it should"
+    elif observed.get("lost"):
+        row["reason"] = f"{observed['lost']}: run deploy to replace it"
     if wished is None:
         row["reason"] = "not in the inventory: deploy would stop it"
     elif observed.get("hash") and wished.get("hash") and observed["hash"] != wished["hash"]:
