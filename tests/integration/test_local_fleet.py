@@ -11,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SECRET = "correct-horse-battery"
 RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s+unreachable=\d+")
 
 
@@ -80,6 +82,22 @@ class Fleet:
         recaps = [match for line in result.stdout.splitlines() if (match := RECAP.match(line))]
         assert recaps, result.stdout
         return sum(int(match["changed"]) for match in recaps)
+
+    def changed_tasks(self, result: subprocess.CompletedProcess[str]) -> list[str]:
+        """Names of the changed tasks of a run that must have gone well, in order."""
+        self.changed(result)
+        names, task = [], ""
+        for line in result.stdout.splitlines():
+            if line.startswith("TASK ["):
+                task = line[6:].rpartition("]")[0]
+            elif line.startswith("changed: "):
+                names.append(task)
+        return names
+
+    def kill_supervisors(self) -> None:
+        """End both supervisors of this fleet at once; their programs live on."""
+        for folder in ("supervisor", "proxy/supervisor"):
+            os.kill(int((self.home / "home" / folder / "supervisord.pid").read_text(encoding="utf-8")), 9)
 
     def get(self, path: str) -> tuple[int, Any]:
         """One GET at the proxy."""
@@ -159,10 +177,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.mark.timeout(600)
 def test_the_life_of_a_local_fleet(fleet: Fleet) -> None:
     # check mode on a machine where nothing is there yet
-    fleet.changed(fleet.play("site", "--check", "--diff"))
+    predicted = fleet.changed_tasks(fleet.play("site", "--check", "--diff"))
     assert not fleet.listening()
+    assert predicted
 
-    assert fleet.changed(fleet.play("site")) > 0
+    assert fleet.changed_tasks(fleet.play("site")) == predicted
     assert len(fleet.listening()) == 3
 
     # the generation backend's documented requests
@@ -201,6 +220,13 @@ def test_the_life_of_a_local_fleet(fleet: Fleet) -> None:
     assert fleet.changed(fleet.play("deploy")) > 0
     assert fleet.post("/generate", {"model_id": "echo", "prompt": "again"})[0] == 200
 
+    # nothing is stopped by a slip of the hand
+    for slip, said in (("model=ecko", "did you mean echo?"), ("model=", "Say what to stop")):
+        refused = fleet.play("stop", "-e", slip)
+        assert refused.returncode != 0
+        assert said in refused.stdout
+    assert len(fleet.listening()) == 3
+
     # one model is stopped and no other thing
     fleet.changed(fleet.play("stop", "-e", "model=echo"))
     assert fleet.listening() == [fleet.port]
@@ -210,3 +236,55 @@ def test_the_life_of_a_local_fleet(fleet: Fleet) -> None:
     fleet.changed(fleet.play("stop", "-e", "confirm=all", "-e", "stop_proxies=true"))
     assert not fleet.listening()
     assert not fleet.processes()
+
+
+@pytest.mark.timeout(600)
+def test_what_is_broken_heals_and_keeps_its_secrets(fleet: Fleet) -> None:
+    models_file = fleet.inventory / "group_vars" / "all" / "models.yml"
+    original = models_file.read_text(encoding="utf-8")
+    secret = original.replace("    engine: echo\n", f"    engine: echo\n    env: {{TOKEN: {SECRET}}}\n")
+    models_file.write_text(secret, "utf-8")
+    assert fleet.changed(fleet.play("site")) > 0
+    ports = fleet.listening()
+
+    # supervisors die, their programs live on: the plan says so, the run puts all back where it was
+    fleet.kill_supervisors()
+    assert fleet.listening() == ports
+    predicted = fleet.changed_tasks(fleet.play("site", "--check"))
+    run = fleet.play("site")
+    assert fleet.changed_tasks(run) == predicted
+    assert "2 to replace" in run.stdout
+    assert "it has outlived its supervisor" in run.stdout
+    assert fleet.listening() == ports
+    launched = sorted((fleet.home / "home" / "process").glob("*/launch.json"))
+    assert [json.loads(path.read_text(encoding="utf-8"))["environment"] for path in launched] == [
+        {"TOKEN": SECRET}
+    ] * 2
+    assert SECRET not in run.stdout
+    assert fleet.changed(fleet.play("site")) == 0
+
+    # a registry that is lost, and other aliases: the proxy takes the new one, for its generation goes on
+    registry = fleet.home / "home" / "endpoints.yml"
+    generation = json.loads(registry.read_text(encoding="utf-8"))["generation"]
+    registry.unlink()
+    models_file.write_text(secret.replace("gpt-2", "gpt-9"), "utf-8")
+    before = sorted(fleet.processes())
+    fleet.changed(fleet.play("deploy"))
+    assert sorted(fleet.processes()) == before, "aliases restart nothing"
+    assert json.loads(registry.read_text(encoding="utf-8"))["generation"] >= generation
+    deadline = time.monotonic() + 20
+    while fleet.get("/models/gpt-9/health")[0] != 200:
+        assert time.monotonic() < deadline, "the proxy does not take the registry"
+        time.sleep(0.1)
+
+    # another port, which somebody has: the proxy stays where it is, and the message says what to change
+    settings = fleet.inventory / "host_vars" / "localhost.yml"
+    kept = settings.read_text(encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = json.loads(kept) | {"fleet_proxy_port": stranger.getsockname()[1]}
+        settings.write_text(json.dumps(taken), "utf-8")
+        refused = fleet.play("site")
+    settings.write_text(kept, "utf-8")
+    assert refused.returncode != 0
+    assert "is taken by another program" in refused.stdout + refused.stderr
+    assert fleet.get("/live")[0] == 200

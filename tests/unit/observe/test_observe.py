@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +250,33 @@ def test_a_spec_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     _, (replica,) = process.replicas(tmp_path, 1, set(), problems)
     assert (replica["replica"], replica["model"], replica["port"]) == ("h.m.0", "m", None)
     assert "spec.json" in problems[0]
+
+
+def test_a_start_that_was_cut_off_before_its_record_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "process" / "h.m.0").mkdir(parents=True)
+    problems: list[str] = []
+    _, (replica,) = process.replicas(tmp_path, 1, set(), problems)
+    assert (replica["replica"], replica["model"], replica["hash"]) == ("h.m.0", "m", None)
+    assert replica["state"] == "down"
+    assert "spec.json" in problems[0]
+
+
+def test_a_replica_that_outlived_its_supervisor_is_up_and_lost(tmp_path: Path) -> None:
+    installed(tmp_path, "h.m.0", 8100)
+    directory = tmp_path / "process" / "h.m.0"
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", "input()"],
+        stdin=subprocess.PIPE,
+        env={"SUPERVISED_PROGRAM": str(directory)},
+    )
+    try:
+        (directory / "pid").write_text(str(orphan.pid), encoding="utf-8")
+        problems: list[str] = []
+        _, (replica,) = process.replicas(tmp_path, 1, {8100}, problems)
+        assert (replica["state"], replica["pid"], replica["lost"]) == ("up", orphan.pid, process.ORPHAN)
+        assert problems == []
+    finally:
+        orphan.communicate(b"\n")
+    # its process surely ended: whoever listens on its port is somebody else
+    _, (replica,) = process.replicas(tmp_path, 1, {8100}, [])
+    assert (replica["state"], replica["lost"]) == ("down", "")

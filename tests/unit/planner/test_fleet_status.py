@@ -33,7 +33,7 @@ def test_a_replica_that_runs_and_answers() -> None:
         ({"host": "unknown"}, "unknown", "the host does not answer"),
         ({"seen": None}, "down", "wished, but not on the host: run deploy"),
         ({"seen": SEEN | {"state": "down"}}, "down", "it stopped: run deploy to start it again"),
-        ({"seen": SEEN | {"state": "unknown"}}, "unknown", "its runtime does not answer"),
+        ({"seen": SEEN | {"state": "unknown", "status": "paused"}}, "unknown", "its runtime says: paused"),
         ({"probe": {"ready": False, "error": "refused"}}, "up", "it runs, but does not answer as it should"),
         ({"wished": None}, "up", "not in the inventory: deploy would stop it"),
         ({"seen": SEEN | {"hash": "two"}}, "up", "runs with other settings than declared: see plan"),
@@ -75,3 +75,10 @@ def test_endpoints_tell_what_is_behind_a_promise() -> None:
 def test_a_proxy(asked: dict[str, Any], state: str, ready: bool) -> None:
     found = fleet_status.proxy_row("p", asked)
     assert (found["state"], found["ready"]) == (state, ready)
+
+
+def test_what_is_kept_only_because_its_host_is_silent_is_not_wished() -> None:
+    plan = {"assignments": [{"replica": "h.x.0", "model": "x", "host": "h", "port": 8100, "wished": False}]}
+    (row,) = fleet_status.replica_rows(plan, {"h": {}}, {})
+    assert (row["state"], row["wished"]) == ("unknown", False)
+    assert fleet_status.host_rows({"h": {}}, [row])[0]["replicas_wished"] == 0

@@ -144,6 +144,7 @@ def test_ipv6_address_in_the_url() -> None:
         ),
         (model("echo", source=None), HOST, "needs an image of echo for nvidia"),
         (model(), replace(HOST, docker="unknown"), "has a Docker daemon that does not answer"),
+        (model(), replace(HOST, docker="absent"), "has no docker command"),
     ],
 )
 def test_refusal(wished: Model, host: Host, reason: str | None) -> None:

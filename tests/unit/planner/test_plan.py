@@ -317,3 +317,13 @@ def test_home_of_the_user_is_the_hosts_own() -> None:
 def test_declared_gpus(gpus: Any, expected: tuple[str, ...]) -> None:
     seen = see("gpu01", settings(fleet_gpus=gpus), {"replicas": [], "docker": "up"}, [], runtimes={"docker"})
     assert seen.host.gpus == expected
+
+
+def test_an_orphan_is_replaced_in_its_place() -> None:
+    facts, memory = settled([model("a")])
+    facts["gpu01"]["replicas"][0] |= {"lost": "it has outlived its supervisor"}
+    facts["gpu01"]["listening_ports"] = [8100]
+    plan = plan_for([model("a")], facts, memory)
+    (change,) = plan["changes"]
+    assert (change["action"], change["reason"]) == ("replace", "it has outlived its supervisor")
+    assert (plan["assignments"][0]["port"], plan["assignments"][0]["gpus"]) == (8100, ["0"])

@@ -13,6 +13,7 @@ def assignment(model: str = "m", **more: Any) -> dict[str, Any]:
         "model": model,
         "host": "h",
         "wished": True,
+        "observed": "up",
         "weights": f"/w/{model}@abc",
         "source": {"kind": "hub", "value": f"org/{model}", "pin": "abc"},
         "spec": {"user": "1000:1001", "task": "generate", "smoke": {"prompt": "hi", "max_tokens": 2}},
@@ -51,7 +52,19 @@ def test_a_single_file_lies_in_a_directory_of_its_own() -> None:
 
 
 def test_nothing_is_fetched_for_what_nobody_wishes_or_needs() -> None:
-    assert wiring.weights_items([assignment(wished=False), assignment(source=None, weights=None)]) == []
+    given = [assignment(wished=False), assignment(source=None, weights=None), assignment(observed="unknown")]
+    assert wiring.weights_items(given) == []
+
+
+def test_what_is_unknown_is_never_run_from_the_redacted_spec_it_was_seen_with() -> None:
+    given = [assignment("a"), assignment("b", observed="unknown"), assignment("c", wished=False)]
+    assert [item["model"] for item in wiring.to_run(given)] == ["a"]
+
+
+def test_a_wrong_name_of_a_model_is_told_with_the_nearest() -> None:
+    assert wiring.unknown_model("echo", ["echo", "other"]) == ""
+    assert wiring.unknown_model("ecko", ["echo", "other"]).endswith("did you mean echo?")
+    assert wiring.unknown_model("zzz", ["echo", "other"]).endswith("known are echo, other.")
 
 
 MODELS = {"a": {"endpoints": [{"id": "h.a.0"}, {"id": "h.a.1"}]}, "b": {"endpoints": [{"id": "h.b.0"}]}}
@@ -80,11 +93,15 @@ def test_stops_name_what_is_seen_but_never_what_is_unknown() -> None:
     assert [item["replica"] for item in wiring.stops(seen, "")] == ["h.a.0", "h.b.0"]
 
 
-def test_a_proxy_is_asked_for_each_model_that_some_seen_host_serves() -> None:
+def test_a_proxy_is_asked_for_each_model_that_seen_host_serves() -> None:
     plan = {
         "proxies": {"p": {"url": "http://192.0.2.1:8000"}},
-        "hosts": {"h": {"state": "up"}, "lost": {"state": "unknown"}},
-        "assignments": [assignment("b"), assignment("a"), assignment("b"), assignment("c", host="lost")],
+        "assignments": [
+            assignment("b"),
+            assignment("a"),
+            assignment("b"),
+            assignment("c", observed="unknown"),
+        ],
     }
     targets = wiring.proxy_targets(plan, "p")
     assert [target["spec"]["served_name"] for target in targets] == ["a", "b"]

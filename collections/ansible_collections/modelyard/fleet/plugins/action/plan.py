@@ -20,6 +20,8 @@ from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import Wish, 
 
 FACTS = "__fleet_facts"
 MEMORY = "assignments.json"
+GENERATION = "registry.json"
+_REMEMBERED = ("replica", "model", "host", "index", "gpus", "port", "runtime", "engine", "hash", "spec")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -29,7 +31,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``plan`` (with secrets), ``report`` (without) and ``ok``; show the report."""
+        """Return ``plan`` (with secrets), ``report`` (without), ``ok`` and what is remembered; show the report."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _, args = self.validate_argument_spec(
             argument_spec={
@@ -76,6 +78,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             report=report,
             memory={"version": 1, "assignments": clean["assignments"]},
             memory_file=str(wish.state_dir / MEMORY),
+            generation=read_generation(wish.state_dir / GENERATION),
+            generation_file=str(wish.state_dir / GENERATION),
         )
         return result
 
@@ -86,7 +90,12 @@ def read_memory(path: Path) -> list[dict[str, Any]]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        assignments: list[dict[str, Any]] = data["assignments"]
+        assignments: list[dict[str, Any]] = list(data["assignments"])
+        if data["version"] != 1:
+            raise ValueError(f"its version is {data['version']!r}, not 1")
+        for item in assignments:
+            for key in _REMEMBERED:
+                item[key]  # each is needed for a host that does not answer
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -95,6 +104,16 @@ def read_memory(path: Path) -> list[dict[str, Any]]:
             "Restore it from a backup; if every host answers, it may be removed, since all that runs is then seen."
         ) from error
     return assignments
+
+
+def read_generation(path: Path) -> int:
+    """The generation of the registry that was written last; 0 when that is not known, which costs nothing while the
+    proxies still have their registry.
+    """
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["generation"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _see(

@@ -21,6 +21,8 @@ class FilterModule:
         """Filters by name."""
         return {
             "weights_items": wiring.weights_items,
+            "to_run": wiring.to_run,
+            "unknown_model": wiring.unknown_model,
             "without_endpoints": wiring.without_endpoints,
             "without_model": wiring.without_model,
             "stops": wiring.stops,

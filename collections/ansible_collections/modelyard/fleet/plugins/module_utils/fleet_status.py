@@ -35,7 +35,7 @@ def replica_row(wished: Row | None, observed: Row | None, probe: Row | None, hos
         "port": source.get("port"),
         "gpus": list(source.get("gpus") or []),
         "since": (observed or {}).get("started_at"),
-        "wished": wished is not None,
+        "wished": wished is not None and wished.get("wished", True),
         "health": UNKNOWN,
         "reason": "",
     }
@@ -52,14 +52,16 @@ def replica_row(wished: Row | None, observed: Row | None, probe: Row | None, hos
         row["health"] = "ready" if probe.get("ready") else str(probe.get("error") or "not ready")
     if row["state"] == DOWN:
         row["health"] = "not running"
-        row["reason"] = str(observed.get("reason") or "it stopped: run deploy to start it again")
+        row["reason"] = "it stopped: run deploy to start it again"
     elif row["state"] == UNKNOWN:
-        row["reason"] = str(observed.get("reason") or "its runtime does not answer")
+        row["reason"] = f"its runtime says: {observed.get('status') or 'nothing'}"
     elif row["health"] not in ("ready", UNKNOWN):
         row["reason"] = "it runs, but does not answer as it should"
-    if wished is None:
+    elif observed.get("lost"):
+        row["reason"] = f"{observed['lost']}: run deploy to replace it"
+    if not row["wished"]:
         row["reason"] = "not in the inventory: deploy would stop it"
-    elif observed.get("hash") and wished.get("hash") and observed["hash"] != wished["hash"]:
+    elif wished and observed.get("hash") and wished.get("hash") and observed["hash"] != wished["hash"]:
         row["reason"] = row["reason"] or "runs with other settings than declared: see plan"
     return row
 

@@ -128,23 +128,24 @@ def _questions(target: Target) -> list[tuple[str, dict[str, Any]]]:
 
 def answer_text(document: Any) -> str | None:
     """The text in an engine's answer; for embeddings and ranks a short description. None when there is none."""
-    if isinstance(document, list) and document:
-        document = document[0]
-    if not isinstance(document, dict):
-        return None
+    try:
+        return _text(document[0] if isinstance(document, list) else document)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return None  # an answer of another shape
+
+
+def _text(document: dict[str, Any]) -> str | None:
     if isinstance(document.get("generated_text"), str):
         return str(document["generated_text"])
-    choices = document.get("choices")
-    if isinstance(choices, list) and choices:
+    if choices := document.get("choices"):
         message = choices[0].get("message") or {}
         text = message.get("content") or message.get("reasoning_content") or message.get("reasoning")
         found = text if text is not None else choices[0].get("text")
         return None if found is None else str(found)
-    data = document.get("data")
-    if isinstance(data, list) and data and data[0].get("embedding"):
+    if data := document.get("data"):
         return f"embedding of {len(data[0]['embedding'])} numbers"
     results = document.get("results")
-    return f"{len(results)} documents ranked" if isinstance(results, list) and results else None
+    return f"{len(results)} documents ranked" if results else None
 
 
 def generate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import xmlrpc.client
 from dataclasses import dataclass
@@ -168,6 +169,15 @@ def diff_of(home: Home, program: Program) -> dict[str, str]:
     }
 
 
+def recorded_spec(home: Home, name: str) -> dict[str, Any]:
+    """The spec that a program was last given; empty when none can be read."""
+    try:
+        spec = json.loads(read_text(home.program_folder(name) / "spec.json") or "{}")["spec"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return spec if isinstance(spec, dict) else {}
+
+
 def report(home: Home, steps: list[Step], after: dict[str, str]) -> list[dict[str, Any]]:
     """The module's result, one entry per program."""
     return [
@@ -177,6 +187,7 @@ def report(home: Home, steps: list[Step], after: dict[str, str]) -> list[dict[st
             "reason": step.reason,
             "state": after.get(step.name),
             "pid": program_pid(home, step.name),
+            "recorded": recorded_spec(home, step.name),
         }
         for step in steps
     ]

@@ -56,7 +56,7 @@ import sys
 
 with open(sys.argv[1], encoding="utf-8") as handle:
     launch = json.load(handle)
-directory = os.path.dirname(os.path.abspath(sys.argv[1]))
+directory = os.path.dirname(os.path.realpath(sys.argv[1]))
 os.chdir(launch["directory"] or directory)
 environment = dict(os.environ)
 environment.update(launch["environment"])
@@ -182,9 +182,9 @@ def spec_document(program: Program) -> str:
 
 
 def read_text(path: Path) -> str | None:
-    """A file's text; None when it does not exist."""
+    """A file's text; None when it does not exist. What is no text in a damaged file comes as replacement signs."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
 
@@ -195,20 +195,30 @@ def write_text(path: Path, text: str, mode: int) -> None:
         write_atomically(path, text.encode(), mode)
 
 
-def program_pid(home: Home, name: str) -> int | None:
-    """Process id of a running program, proved by its environment; None when it does not run."""
+def program_state(home: Home, name: str) -> tuple[str, int | None]:
+    """``up`` with the process id, proved by its environment; ``down``; or ``unknown`` when nothing can be proved."""
     folder = home.program_folder(name)
     text = read_text(folder / "pid")
     if not text or not text.strip().isdigit():
-        return None
+        return "unknown", None
     pid = int(text)
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except PermissionError:
+        return (
+            "unknown",
+            None,
+        )  # a process of somebody else: ours in another life, or the number was used again
     except OSError:
-        return None
+        return "down", None
     ours = f"{MARK}={folder.resolve()}".encode()
-    return pid if ours in environment and state != "Z" else None
+    return ("up", pid) if ours in environment and state != "Z" else ("down", None)
+
+
+def program_pid(home: Home, name: str) -> int | None:
+    """Process id of a program that surely runs, under its supervisord or as an orphan."""
+    return program_state(home, name)[1]
 
 
 class Supervisor:

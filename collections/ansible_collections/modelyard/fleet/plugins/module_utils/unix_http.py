@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import xmlrpc.client
 from pathlib import Path
@@ -19,9 +20,18 @@ class UnixHTTPConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Open the socket. Raises ``OSError``."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self._timeout_s)
-        self.sock.connect(str(self._path))
+        # A socket's path may have 107 bytes at most; through its directory's descriptor any depth works.
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self._timeout_s)
+            sock.connect(f"/proc/self/fd/{directory}/{self._path.name}")
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            os.close(directory)
+        self.sock = sock
 
 
 class _UnixTransport(xmlrpc.client.Transport):
@@ -31,10 +41,14 @@ class _UnixTransport(xmlrpc.client.Transport):
         self._timeout_s = timeout_s
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        del host  # always the socket's
-        return UnixHTTPConnection(self._path, self._timeout_s)
+        connection = UnixHTTPConnection(self._path, self._timeout_s)
+        self._connection = (host, connection)  # what close() closes
+        return connection
 
 
 def xmlrpc_over_unix(path: Path, timeout_s: float) -> xmlrpc.client.ServerProxy:
-    """A proxy for the XML-RPC server behind a socket file; a call gives up after ``timeout_s`` seconds."""
+    """A proxy for the XML-RPC server behind a socket file; a call gives up after ``timeout_s`` seconds.
+
+    It is a context manager that closes the connection.
+    """
     return xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(path, timeout_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 _PINS = {"hub": "revision", "url": "sha256"}
@@ -17,9 +18,9 @@ def weights_items(assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, An
     whoever starts it.
     """
     found: dict[str, dict[str, Any]] = {}
-    for item in assignments:
+    for item in to_run(assignments):
         source, weights = item.get("source"), item.get("weights")
-        if not source or not weights or not item.get("wished", True):
+        if not source or not weights:
             continue
         kind = source["kind"]
         wanted = {kind: source["value"]}
@@ -39,6 +40,14 @@ def weights_items(assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, An
             },
         )
     return list(found.values())
+
+
+def to_run(assignments: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The assignments that may be started, replaced and asked: wished, and not of unknown state.
+
+    One of unknown state carries the redacted spec that it was seen with; it must never be started from that.
+    """
+    return [item for item in assignments if item["wished"] and item["observed"] != "unknown"]
 
 
 def without_endpoints(models: Mapping[str, Any], replicas: Collection[str]) -> dict[str, Any]:
@@ -69,28 +78,37 @@ def stops(replicas: Iterable[Mapping[str, Any]], model: str) -> list[dict[str, s
     ]
 
 
+def unknown_model(model: str, known: Iterable[str]) -> str:
+    """What is wrong with a model's name, with the nearest right one; empty when it is known."""
+    names = sorted(set(known))
+    if model in names:
+        return ""
+    near = get_close_matches(model, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names) or 'none'}."
+    return f"No model {model} is in the inventory or runs on a host that answered; {hint}"
+
+
 def proxy_targets(plan: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
     """One question for each model that this proxy should be able to answer, as ``replica_ready`` takes them.
 
-    A model whose replicas are all on hosts of unknown state is left out: nothing can be promised of it.
+    A model whose replicas are all of unknown state is left out: nothing can be promised of it.
     """
     url = plan["proxies"][host]["url"]
     targets = {}
-    for item in plan["assignments"]:
-        if item["wished"] and plan["hosts"][item["host"]]["state"] == "up":
-            spec = item["spec"]
-            targets[item["model"]] = {
-                "replica": f"{item['model']} through {host}",
-                "runtime": "proxy",
-                "spec": {
-                    "url": url,
-                    "live_path": "/live",
-                    "ready_path": "/ready",
-                    "start_period_s": 10,
-                    "served_name": item["model"],
-                    "dialect": "openai",
-                    "task": spec["task"],
-                    "smoke": spec["smoke"],
-                },
-            }
+    for item in to_run(plan["assignments"]):
+        spec = item["spec"]
+        targets[item["model"]] = {
+            "replica": f"{item['model']} through {host}",
+            "runtime": "proxy",
+            "spec": {
+                "url": url,
+                "live_path": "/live",
+                "ready_path": "/ready",
+                "start_period_s": 10,
+                "served_name": item["model"],
+                "dialect": "openai",
+                "task": spec["task"],
+                "smoke": spec["smoke"],
+            },
+        }
     return [targets[name] for name in sorted(targets)]

@@ -15,6 +15,7 @@ module: endpoint_registry
 short_description: Write the endpoint registry, atomically and only when it differs
 description:
   - Compares the wished models with those in the file. Writes only when they or the generation differ.
+  - A directory that is missing is made, with the file's owner and group; one that is there stays as it is.
   - A reader sees the old file or the new one, never a part.
   - A file that cannot be understood is not overwritten unless O(force) says so.
 options:
@@ -34,6 +35,7 @@ options:
   owner: {description: Owner of the file., type: str}
   group: {description: Group of the file., type: str}
   mode: {description: Mode of the file., type: raw, default: '0640'}
+  directory_mode: {description: Mode of the directory when it is made., type: raw, default: '0755'}
 author: [Modelyard]
 """
 
@@ -59,6 +61,7 @@ SPEC: dict[str, Any] = {
     "owner": {"type": "str"},
     "group": {"type": "str"},
     "mode": {"type": "raw", "default": "0640"},
+    "directory_mode": {"type": "raw", "default": "0755"},
 }
 
 
@@ -126,6 +129,10 @@ def main() -> None:
 def _write(module: AnsibleModule, path: Path, text: str, arguments: dict[str, Any]) -> None:
     """Write beside the file, give it owner and mode, then rename: no reader ever meets a forbidden file."""
     temporary = path.with_name(f".{path.name}.new")
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        folder = {**arguments, "path": str(path.parent), "mode": module.params["directory_mode"]}
+        module.set_fs_attributes_if_different(folder, False)
     # 0600 until owner, group and the wished mode are set
     write_atomically(temporary, text.encode(), 0o600)
     try:

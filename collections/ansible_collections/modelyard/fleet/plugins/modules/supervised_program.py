@@ -68,7 +68,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 programs:
-  description: One entry per program with C(name), C(action), C(reason), C(state) and C(pid).
+  description: >-
+    One entry per program with C(name), C(action), C(reason), C(state), C(pid) and C(recorded), the spec that it was
+    last given.
   type: list
   returned: always
 notes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import socket
 import time
 import xmlrpc.client
 from pathlib import Path
 from typing import Any
+
+from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import Home, program_state
+from ansible_collections.modelyard.fleet.plugins.module_utils.unix_http import xmlrpc_over_unix
 
 _STATES = {
     "RUNNING": "up",
@@ -20,48 +21,48 @@ _STATES = {
     "EXITED": "down",
     "FATAL": "down",
 }
+ORPHAN = "it has outlived its supervisor"
 
 
 def replicas(
     home: Path, timeout: int, listening: set[int], problems: list[str]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """State of the runtime (`up`, `absent`, `unknown`) and every replica with a `spec.json` under
-    `<home>/process/`.
+    """State of the runtime (`up`, `absent`, `unknown`) and every replica with a directory under `<home>/process/`.
 
-    Without a supervisor a replica is down, unless something still listens on its port: then it may be the
-    replica itself, left behind, and its state is unknown.
+    A replica that its supervisor does not know is up when its own process is still there (an orphan: `lost` says
+    so), and down when that process surely ended. When nobody can tell and something listens on its port, it is
+    unknown.
     """
     root = home / "process"
     try:
-        names = sorted(entry.name for entry in root.iterdir())
+        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
     except FileNotFoundError:
         return "absent", []
     except OSError as error:
         problems.append(f"{root}: {error.strerror}")
         return "unknown", []
-    installed = []
-    for name in names:
-        record = _read(root / name / "spec.json", problems)
-        if record is not None:
-            installed.append((name, record))
-    if not installed:
+    if not names:
         return "up", []
-    programs = _programs(home / "supervisor" / "supervisor.sock", timeout, problems)
-    return "up", [_replica(name, record, programs, listening, problems) for name, record in installed]
+    where = Home(home)
+    programs = _programs(where.socket, timeout, problems)
+    return "up", [
+        _replica(where, name, _read(root / name / "spec.json", problems), programs, listening, problems)
+        for name in names
+    ]
 
 
-def _read(path: Path, problems: list[str]) -> dict[str, Any] | None:
+def _read(path: Path, problems: list[str]) -> dict[str, Any]:
+    """What is recorded of a replica; empty for one whose start was cut off before its record was written."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except (OSError, ValueError) as error:
         problems.append(f"{path}: {error}")
         return {}
-    return data if isinstance(data, dict) else {}
+    return data if isinstance(data, dict) and isinstance(data.get("spec", {}), dict) else {}
 
 
 def _replica(
+    home: Home,
     name: str,
     record: dict[str, Any],
     programs: dict[str, dict[str, Any]] | None,
@@ -70,15 +71,21 @@ def _replica(
 ) -> dict[str, Any]:
     spec = record.get("spec") or {key: value for key, value in record.items() if key != "hash"}
     port = (spec.get("publish") or {}).get("port")
-    program: dict[str, Any] = {}
+    program: dict[str, Any] = (programs or {}).get(name, {})
+    lost = ""
     if programs is None:
         state, status = "unknown", "supervisor does not answer"
+    elif program:
+        status = program["statename"]
+        state = _STATES.get(status, "unknown")
     else:
-        program = programs.get(name, {})
-        status = program.get("statename", "NOT KNOWN")
-        state = _STATES.get(status, "unknown" if program else "down")
-        if not program and port in listening:
-            state = "unknown"
+        status = "NOT KNOWN"
+        state, pid = program_state(home, name)
+        if state == "up":
+            lost, program = ORPHAN, {"pid": pid}
+        elif state == "unknown" and port not in listening:
+            state = "down"
+        elif state == "unknown":
             problems.append(
                 f"{name}: not under the supervisor, but something listens on its port {port}; "
                 "end that process or remove the replica's directory"
@@ -91,6 +98,7 @@ def _replica(
         "runtime": "process",
         "state": state,
         "status": status,
+        "lost": lost,
         "hash": record.get("hash"),
         "spec": spec,
         "gpus": [str(gpu) for gpu in spec.get("gpus", [])],
@@ -102,48 +110,12 @@ def _replica(
 
 def _programs(path: Path, timeout: int, problems: list[str]) -> dict[str, dict[str, Any]] | None:
     """All programs of the supervisor by name; empty when none runs, None when it does not answer."""
-    server = xmlrpc.client.ServerProxy("http://supervisor", transport=_UnixTransport(path, timeout))
     try:
-        listed: Any = server.supervisor.getAllProcessInfo()
+        with xmlrpc_over_unix(path, timeout) as server:
+            listed: Any = server.supervisor.getAllProcessInfo()
     except (FileNotFoundError, ConnectionRefusedError):
         return {}
     except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
         problems.append(f"supervisor at {path}: {error}")
         return None
-    finally:
-        server("close")()
     return {item["name"]: item for item in listed}
-
-
-class _UnixTransport(xmlrpc.client.Transport):
-    """XML-RPC over a unix socket."""
-
-    def __init__(self, path: Path, timeout: int) -> None:
-        super().__init__()
-        self._path = path
-        self._timeout = timeout
-
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        connection = _UnixConnection(self._path, self._timeout)
-        self._connection = (host, connection)  # what close() closes
-        return connection
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: int) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        # A socket's path may have 107 bytes at most; through its directory's descriptor any depth works.
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(self.timeout)
-            sock.connect(f"/proc/self/fd/{directory}/{self._path.name}")
-        except BaseException:
-            sock.close()
-            raise
-        finally:
-            os.close(directory)
-        self.sock = sock

@@ -47,6 +47,8 @@ def change_of_slot(
         return _change("start", slot, _holding(slot))
     if was.hash != new_hash or stopped is not None:
         return _change("replace", slot, difference(was.spec, new_spec))
+    if was.state == UP and was.lost:
+        return _change("replace", slot, was.lost)
     if was.state == UP:
         return _change("keep", slot, "up")
     return _change("start", slot, "down")

@@ -150,6 +150,7 @@ def _observed(host: str, item: Mapping[str, Any]) -> Current:
         engine=(item.get("spec") or {}).get("engine", ""),
         hash=item.get("hash"),
         spec=item.get("spec") or {},
+        lost=item.get("lost", ""),
     )
 
 

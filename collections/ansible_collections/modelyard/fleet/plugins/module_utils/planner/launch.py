@@ -37,6 +37,8 @@ def refusal(model: Model, engine: Mapping[str, Any], host: Host) -> str | None:
             return f"needs an image of {model.engine} for {host.accelerator}"
         if host.docker == "unknown":
             return "has a Docker daemon that does not answer"
+        if host.docker == "absent":
+            return "has no docker command"
     return None
 
 

@@ -88,7 +88,8 @@ class Host:
 class Current:
     """A replica that exists now, or that the last deploy applied on a host that does not answer now.
 
-    ``spec`` is the redacted launch spec it was started with, ``hash`` that of the full one.
+    ``spec`` is the redacted launch spec it was started with, ``hash`` that of the full one. ``lost`` says why one
+    that runs as wished has to be replaced all the same; empty when it need not.
     """
 
     replica: str
@@ -103,6 +104,7 @@ class Current:
     hash: str | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    lost: str = ""
 
     @property
     def fixed(self) -> bool:
