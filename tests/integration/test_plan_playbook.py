@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.tools import UNREACHABLE_SSH
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "correct-horse-battery"
@@ -24,7 +25,7 @@ all:
     engine_hosts:
       hosts:
         here: {ansible_connection: local, fleet_home: HOME/here, fleet_ports: 18100-18109}
-        dead: {ansible_host: 127.0.0.1, ansible_port: CLOSED, fleet_home: HOME/dead, fleet_ports: 18110-18119}
+        dead: {ansible_host: 127.0.0.1, ansible_ssh_executable: SSH, fleet_home: HOME/dead, fleet_ports: 18110-18119}
     proxy_hosts:
       hosts:
         here:
@@ -42,11 +43,9 @@ models:
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        closed = held.getsockname()[1]
     directory = tmp_path / "inventory"
     (directory / "group_vars" / "all").mkdir(parents=True)
-    text = HOSTS.replace("HOME", str(tmp_path)).replace("CLOSED", str(closed))
+    text = HOSTS.replace("HOME", str(tmp_path)).replace("SSH", str(UNREACHABLE_SSH))
     (directory / "hosts.yml").write_text(text, encoding="utf-8")
     (directory / "group_vars" / "all" / "models.yml").write_text(MODELS, encoding="utf-8")
     return directory

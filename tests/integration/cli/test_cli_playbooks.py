@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.tools import UNREACHABLE_SSH
 
 from modelyard.cli.playbooks import run_playbook
 from modelyard.errors import ConfigError
@@ -62,7 +63,8 @@ def test_a_failing_task_is_named_with_its_host_and_reason(project) -> None:
 
 def test_an_unreachable_host_is_told(project) -> None:
     (project.inventory / "hosts.yml").write_text(
-        "all:\n  hosts:\n    gpu01:\n      ansible_host: 127.0.0.1\n      ansible_port: 1\n", encoding="utf-8"
+        f"all:\n  hosts:\n    gpu01:\n      ansible_host: 127.0.0.1\n      ansible_ssh_executable: {UNREACHABLE_SSH}\n",
+        encoding="utf-8",
     )
     project.playbook("status", "    - name: Look\n      ansible.builtin.ping:\n")
     done = project.run("status")
