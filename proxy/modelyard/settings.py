@@ -11,11 +11,13 @@ import dataclasses
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from .errors import ConfigError, did_you_mean
 
@@ -194,11 +196,19 @@ def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, s
     found: dict[str, str] = {}
     if path.is_file():
         try:
-            values = dotenv_values(path, encoding="utf-8", interpolate=False)
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigError(
                 f"{path}: cannot be read ({exc}); make it a UTF-8 file that this user may read"
             ) from exc
+        bad = [item.original for item in parse_stream(StringIO(text)) if item.error]
+        if bad:
+            # the lines themselves may hold secrets
+            raise ConfigError(
+                f"{path}: {len(bad)} of its lines cannot be read; each must be NAME=value",
+                [f"line {item.line}" for item in bad],
+            )
+        values = dotenv_values(stream=StringIO(text), interpolate=False)
         found = {key: value for key, value in values.items() if value is not None}
     return {**found, **environ}
 
