@@ -132,7 +132,11 @@ BROKEN: tuple[Broken, ...] = (
         "names that end in a line break",
         '{"version": 1, "models": {"m\\n": {"aliases": ["a\\n"], "endpoints": [{"id": "x\\n",'
         ' "url": "http://h:1", "engine": "vllm"}]}}}',
-        ("is no model id", "aliases[0]: is 'a\\n', which has", "endpoints[0].id: is 'x\\n', which has"),
+        (
+            "model 'm\\n': is no model id",
+            "aliases[0]: is 'a\\n', which has",
+            "endpoints[0].id: is 'x\\n', which has",
+        ),
     ),
     Broken(
         "one engine as two replicas",
