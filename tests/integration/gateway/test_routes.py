@@ -357,3 +357,5 @@ async def test_browsers_of_allowed_origins_only(proxy: Proxy) -> None:
         async with proxy.client.get("/models", headers={"Origin": origin}) as response:
             assert response.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
             assert response.headers["Vary"] == "Origin"
+    async with proxy.client.get("/models") as response:
+        assert response.headers["Vary"] == "Origin"
