@@ -32,8 +32,6 @@ def parse(text: str, file: str) -> Parsed:
     """Read ``text`` as JSON where it begins like JSON and is, as YAML otherwise. Never raises for bad
     text.
     """
-    # some editors begin UTF-8 files with a mark
-    text = text.removeprefix("\ufeff")
     if text.lstrip()[:1] == "{":
         try:
             return _parse_json(text, file)
