@@ -70,12 +70,16 @@ bench: $(VENV)/dev.stamp  ## Measurements: tables and JSON, never pass or fail
 
 # --- upkeep -------------------------------------------------------------------------------------
 .PHONY: lock
+lock: LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command 'make lock'
+# each set within the versions of the one before: what is tested is what is installed
 lock:  ## Resolve the dependencies anew and write the hashed lock files (needs uv on PATH)
-	@for set in "serve:" "deploy:--extra deploy" "dev:--extra deploy --group dev"; do \
-	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
-	    $${set#*:} pyproject.toml --output-file "proxy/requirements/$${set%%:*}.txt"; \
-	done
+	@$(LOCK) pyproject.toml --output-file proxy/requirements/serve.txt
+	@$(LOCK) --extra deploy --constraints proxy/requirements/serve.txt pyproject.toml --output-file proxy/requirements/deploy.txt
+	@$(LOCK) --extra deploy --group dev --constraints proxy/requirements/deploy.txt \
+	  pyproject.toml --output-file proxy/requirements/dev.txt
+	@echo huggingface-hub | $(LOCK) --constraints proxy/requirements/deploy.txt - \
+	  --output-file roles/model_weights/files/hub-requirements.txt
 
 .PHONY: clean
 clean:  ## Remove environments and caches (not what runs: see `make down`)

@@ -12,6 +12,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
 )
+_PREFIX = "MODELYARD_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -229,13 +231,7 @@ def load_settings(environment: Mapping[str, str], overrides: Mapping[str, Any] |
         for name in given
         if name not in {row.name for row in table}
     ]
-    known_variables = [row.env for row in table]
-    for variable in environment:
-        # PORT and HOST are everybody's; our own prefix is where a typing error can be recognised
-        if variable.startswith("MODELYARD_") and variable not in known_variables:
-            hint = did_you_mean(variable, known_variables)
-            if hint:
-                problems.append(f"environment variable {variable} is unknown{hint}")
+    problems += _misspelt(environment, table)
     values: dict[str, Any] = {}
     for row in table:
         raw: Any
@@ -252,6 +248,20 @@ def load_settings(environment: Mapping[str, str], overrides: Mapping[str, Any] |
     if problems:
         raise ConfigError("the settings are wrong", problems)
     return Settings(**values)
+
+
+def _misspelt(environment: Mapping[str, str], table: tuple[Setting, ...]) -> list[str]:
+    """Variables that are all but one of ours. Others with our prefix may belong to other commands, or to
+    whoever starts the proxy, and are none of its business.
+    """
+    known = {row.env.removeprefix(_PREFIX): row.env for row in table if row.env.startswith(_PREFIX)}
+    found = []
+    for variable in environment:
+        if variable.startswith(_PREFIX) and variable not in known.values():
+            close = get_close_matches(variable.removeprefix(_PREFIX), known, n=1, cutoff=0.8)
+            if close:
+                found.append(f"environment variable {variable} is unknown, did you mean {known[close[0]]!r}?")
+    return found
 
 
 def _convert(row: Setting, raw: Any) -> Any:

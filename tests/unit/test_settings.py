@@ -106,3 +106,12 @@ def test_names_in_the_table_are_unique() -> None:
     table = settings_table()
     assert len({row.env for row in table}) == len({row.flag for row in table}) == len(table)
     assert all(row.help.endswith(".") for row in table)
+
+
+def test_variables_of_others_with_the_same_prefix_are_left_alone() -> None:
+    environment = {
+        "MODELYARD_HOME": "/srv",
+        "MODELYARD_INVENTORY": "inventories/x",
+        "MODELYARD_TEST_CACHE": "/c",
+    }
+    assert load_settings(environment) == load_settings({})

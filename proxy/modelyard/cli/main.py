@@ -77,7 +77,7 @@ class LazyGroup(click.RichGroup):
             raise Exit(PROBLEM) from exc
 
 
-_HELP: dict[str, Any] = {"text_markup": "rich", "text_paragraph_linebreaks": "\n\n", "max_width": 100}
+_HELP: dict[str, Any] = {"text_markup": "rich", "max_width": 100}
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,7 +88,7 @@ def main() -> None:
 
     \b
     [bold]Two lines to a first answer[/bold], no GPU and no weights needed:
-      [cyan]make up[/cyan]                              two echo replicas and the proxy, on this machine
+      [cyan]make up[/cyan]                              two echo replicas and a proxy, here
       [cyan]modelyard chat echo "Hello, world!"[/cyan]  an answer through the proxy
 
     \b

@@ -137,7 +137,11 @@ def test_ipv6_address_in_the_url() -> None:
     ("wished", "host", "reason"),
     [
         (model(), HOST, None),
-        (model(), replace(HOST, runtime="process"), "would run it as process, and vllm runs only in docker"),
+        (
+            model("tgi"),
+            replace(HOST, runtime="process"),
+            "would run it as process, and tgi runs only in docker",
+        ),
         (model("echo", source=None), HOST, "needs an image of echo for nvidia"),
         (model(), replace(HOST, docker="unknown"), "has a Docker daemon that does not answer"),
     ],

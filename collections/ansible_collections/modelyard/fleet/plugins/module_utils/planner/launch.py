@@ -87,7 +87,9 @@ def build(model: Model, engine: Mapping[str, Any], host: Host, slot: Slot) -> Sp
     env = dict(engine["env"])
     if weights:
         env.update(engine["env_offline"])
-    if not docker:
+    if docker:
+        env.update(container["env"])
+    else:
         env = {key: _on_host(value, container["cache_mount"], cache) for key, value in env.items()}
     env.update({key: str(value) for key, value in model.env.items()})
     health = container["health_command"] if docker else None
