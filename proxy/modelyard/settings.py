@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from .errors import ConfigError, did_you_mean
 
 Kind = Literal["text", "path", "integer", "number", "switch", "list"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
+)
 _PREFIX = "MODELYARD_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -196,11 +201,19 @@ def read_environment(environ: Mapping[str, str], directory: Path) -> dict[str, s
     found: dict[str, str] = {}
     if path.is_file():
         try:
-            values = dotenv_values(path, encoding="utf-8", interpolate=False)
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as exc:
             raise ConfigError(
                 f"{path}: cannot be read ({exc}); make it a UTF-8 file that this user may read"
             ) from exc
+        bad = [item.original for item in parse_stream(StringIO(text)) if item.error]
+        if bad:
+            # the lines themselves may hold secrets
+            raise ConfigError(
+                f"{path}: {len(bad)} of its lines cannot be read; each must be NAME=value",
+                [f"line {item.line}" for item in bad],
+            )
+        values = dotenv_values(stream=StringIO(text), interpolate=False)
         found = {key: value for key, value in values.items() if value is not None}
     return {**found, **environ}
 
@@ -261,9 +274,8 @@ def _convert(row: Setting, raw: Any) -> Any:
     if row.kind == "list":
         items = raw.split(",") if isinstance(raw, str) else list(raw)
         cleaned = tuple(str(item).strip() for item in items if str(item).strip())
-        for item in cleaned:
-            _check_item(row.name, item)
-        return tuple(item.rstrip("/") for item in cleaned) if row.name == "allowed_origins" else cleaned
+        read = {"trusted_proxies": _network, "allowed_origins": _origin}[row.name]
+        return tuple(map(read, cleaned))
     text = str(raw)
     if row.choices and text.lower() not in row.choices:
         raise ValueError(f"must be one of {', '.join(row.choices)}")
@@ -296,18 +308,23 @@ def _number(row: Setting, raw: Any) -> float | int:
     return value
 
 
-def _check_item(name: str, item: str) -> None:
-    if name == "trusted_proxies":
-        try:
-            ipaddress.ip_network(item, strict=False)
-        except ValueError:
-            raise ValueError(f"{item!r} is no network such as 10.0.0.0/8") from None
-    if name == "allowed_origins" and item != "*":
-        parts = urlsplit(item)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.path not in ("", "/")
-            or parts.query
-        ):
-            raise ValueError(f"{item!r} is no web origin such as https://chat.example.org")
+def _network(item: str) -> str:
+    try:
+        ipaddress.ip_network(item, strict=False)
+    except ValueError:
+        raise ValueError(f"{item!r} is no network such as 10.0.0.0/8") from None
+    return item
+
+
+def _origin(item: str) -> str:
+    """The origin as browsers write it: lower case, without the scheme's own port and without a slash."""
+    if item == "*":
+        return item
+    match = _ORIGIN.fullmatch(item.lower())
+    if match is None or int(match["port"] or 1) > 65535:
+        raise ValueError(
+            f"{item!r} is no web origin such as https://chat.example.org; * alone stands for all"
+        )
+    usual = {"http": "80", "https": "443"}[match["scheme"]]
+    port = f":{match['port']}" if match["port"] not in (None, usual) else ""
+    return f"{match['scheme']}://{match['host']}{port}"

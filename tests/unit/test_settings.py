@@ -27,6 +27,52 @@ def test_a_flag_beats_the_environment_which_beats_dotenv(tmp_path: Path) -> None
     assert settings.allowed_origins == ("http://a:1", "https://b")
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("HTTPS://Chat.Example.org/", "https://chat.example.org"),
+        ("https://chat.example.org:443", "https://chat.example.org"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("*", "*"),
+    ],
+)
+def test_an_origin_is_kept_as_browsers_send_it(given: str, read: str) -> None:
+    assert load_settings({"ALLOWED_ORIGINS": given}).allowed_origins == (read,)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "https://*.example.org",
+        "https://u@x",
+        "https://x:99999",
+        "https://x y",
+        "https://x#f",
+        "https://x/a",
+        "null",
+    ],
+)
+def test_what_no_browser_sends_is_no_origin(bad: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"ALLOWED_ORIGINS": bad})
+    assert "is no web origin" in caught.value.problems[0]
+
+
+def test_dotenv_as_editors_of_other_systems_write_it(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(
+        b'\xef\xbb\xbfTGI_GPT2_ENDPOINT=http://h:1\r\nexport PORT="1" # ours\r\n\r\n'
+    )
+    assert read_environment({}, tmp_path) == {"TGI_GPT2_ENDPOINT": "http://h:1", "PORT": "1"}
+
+
+def test_a_line_of_dotenv_that_is_none_is_told_without_its_text(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=1\nTGI GPT2 hunter2=http://h\n")
+    with pytest.raises(ConfigError, match="1 of its lines cannot be read") as caught:
+        read_environment({}, tmp_path)
+    assert caught.value.problems == ("line 2",)
+
+
 def test_every_bad_value_is_told_at_once() -> None:
     environment = {
         "PORT": "http",

@@ -76,15 +76,18 @@ class Answer:
         self.usage = chunk.get("usage") or self.usage
         self.model = chunk.get("model") or self.model
         choices = chunk.get("choices")
-        if not isinstance(choices, list) or not choices:
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
             return ""
-        choice = choices[0]
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         # A server that does not stream answers with a message instead of deltas.
-        text = (choice.get("delta") or choice.get("message") or {}).get("content") or ""
+        told = choice.get("delta") or choice.get("message")
+        text = told.get("content") if isinstance(told, dict) else None
+        if not isinstance(text, str):
+            return ""
         self.text += text
         self._pieces += bool(text)
-        return str(text)
+        return text
 
 
 class ChatClient:
@@ -130,7 +133,7 @@ class ChatClient:
                 )
                 first = None
                 async for chunk in _chunks(response):
-                    if "error" in chunk:
+                    if chunk.get("error"):
                         raise ChatError(_sentence(chunk["error"]), answer.text)
                     text = answer.take(chunk)
                     if text:
@@ -142,7 +145,8 @@ class ChatClient:
                         show(text)
         except aiohttp.ClientConnectorError as exc:
             raise ChatError(self._nobody(exc)) from exc
-        except (aiohttp.ClientError, TimeoutError) as exc:
+        # UnicodeError: a host's name that cannot be one
+        except (aiohttp.ClientError, TimeoutError, UnicodeError) as exc:
             if answer.text:
                 raise ChatError(
                     "The answer broke off: the connection was lost. Ask again.", answer.text

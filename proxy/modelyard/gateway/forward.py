@@ -16,6 +16,7 @@ from multidict import CIMultiDict
 
 from modelyard.errors import (
     NoReplicaError,
+    UpstreamBrokenError,
     UpstreamBusyError,
     UpstreamConnectError,
     UpstreamError,
@@ -168,6 +169,11 @@ class Forwarder:
                     f"it answered {response.status}",
                     status=response.status,
                     retry_after_s=_retry_after(response),
+                )
+            if not 200 <= response.status < 600:
+                # 101 would make a tunnel of the connection; the rest are no statuses
+                raise UpstreamBrokenError(
+                    f"it answered with the status {response.status}, which answers nothing"
                 )
             if 300 <= response.status < 400:
                 # never followed (it could lead anywhere) and never passed on (it tells inner addresses)

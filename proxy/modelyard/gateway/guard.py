@@ -129,10 +129,10 @@ def make_on_prepare(gateway: Gateway) -> Callable[[web.Request, web.StreamRespon
         if gateway.lifecycle.draining:
             response.force_close()
         origin = request.headers.get(hdrs.ORIGIN)
-        if not origins or origin is None:
-            return
-        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
-        if origin not in origins and "*" not in origins:
+        if origins and "*" not in origins:
+            # also where no origin was named: a cache must not give that answer to a browser
+            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        if origin is None or not origins & {origin, "*"}:
             return
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*" if "*" in origins else origin
         response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = exposed

@@ -29,30 +29,28 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-# The client's credentials are for us, not for an engine; the body is framed anew; the engine answers
-# uncompressed, so
-# that nothing between holds a stream back.
+# The body is framed anew; the engine answers uncompressed, so that nothing between holds a stream back.
 _NOT_UPSTREAM = _HOP_BY_HOP | frozenset(
     {
         "accept-encoding",
-        "api-key",
-        "authorization",
         "content-encoding",
         "content-length",
         "content-type",
-        "cookie",
         "expect",
         "host",
-        "x-api-key",
         "x-model",
         "x-request-id",
     }
 )
+# A client's credentials are for us, not for an engine, whatever the header is called that carries them.
+_SECRET = re.compile(r"api-?key|auth|cookie|credential|passw|secret|signature|(^|-)token$")
 _FORWARDED = frozenset({"forwarded", "via", "x-real-ip"})
 # Cookies and CORS are between the client and us; an engine's name and clock are nobody's business.
 _NOT_DOWNSTREAM = _HOP_BY_HOP | frozenset(
     {"alt-svc", "date", "location", "server", "set-cookie", "strict-transport-security"}
 )
+# what aiohttp's lenient reader of answers lets in, and its writer refuses
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -74,7 +72,7 @@ def to_upstream(client: MultiMapping[str], identity: str, *, trusted: bool) -> C
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in client.items():
         lowered = name.lower()
-        if lowered in refused or lowered.startswith("x-modelyard-"):
+        if lowered in refused or lowered.startswith("x-modelyard-") or _SECRET.search(lowered):
             continue
         if not trusted and (lowered in _FORWARDED or lowered.startswith("x-forwarded-")):
             continue
@@ -94,6 +92,8 @@ def to_client(upstream: MultiMapping[str]) -> CIMultiDict[str]:
     for name, value in upstream.items():
         lowered = name.lower()
         if lowered in refused or lowered.startswith(("access-control-", "x-modelyard-")):
+            continue
+        if _UNPRINTABLE.search(name + value):
             continue
         headers.add(name, value)
     return headers

@@ -8,11 +8,26 @@ import socket
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from .app import GATEWAY
 
 _log = logging.getLogger(__name__)
 _LARGEST_HEADER = 32 * 1024
+_protocol_log = logging.getLogger("modelyard.gateway.protocol")
+
+
+def _calm(record: logging.LogRecord) -> bool:
+    """Keep bytes of a request that is no HTTP out of the log: they may hold a key, and anybody can send
+    them.
+    """
+    fault = record.exc_info[1] if record.exc_info else None
+    if isinstance(fault, HttpProcessingError | web.RequestPayloadError):
+        record.exc_info = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg += ": it is not valid HTTP (%s)"
+        record.args = (*(record.args or ()), type(fault).__name__)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +50,13 @@ class ProxyServer:
     async def start(self) -> str:
         """Listen; returns the base URL. Raises ``OSError`` when the address cannot be had."""
         settings = self._gateway.settings
+        _protocol_log.addFilter(_calm)
         self._runner = web.AppRunner(
             self._app,
             # without it a client that leaves is noticed only at the next write, after the whole prefill
             handler_cancellation=True,
             access_log=logging.getLogger("modelyard.access") if settings.access_log else None,
+            logger=_protocol_log,
             # our own drain waits before this; what is left then is cut
             shutdown_timeout=0.25,
             max_line_size=_LARGEST_HEADER,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 from collections.abc import Collection, Iterator
 from datetime import datetime
 from functools import cache
@@ -12,11 +14,15 @@ from urllib.parse import urlsplit
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from modelyard.errors import did_you_mean
 
 from .problems import Path, Problem, short
 
+# visible ASCII; what else a path needs is percent-encoded, and a name of other letters is written xn--
+_URL_TEXT = re.compile(r"[!-~]+")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _TYPE_NAMES = {
     "object": "a mapping",
     "array": "a list",
@@ -36,8 +42,14 @@ def registry_schema() -> dict[str, Any]:
 
 
 @cache
-def _validator() -> Draft202012Validator:
-    return Draft202012Validator(registry_schema())
+def _validator() -> Any:
+    return extend(Draft202012Validator, {"pattern": _pattern})(registry_schema())  # type: ignore[no-untyped-call]
+
+
+def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
+    # JSON Schema's `$` is the very end; Python's would let a line break through behind it
+    if isinstance(value, str) and not re.fullmatch(pattern, value):
+        yield ValidationError("does not match")
 
 
 def check(data: Any, file: str, engines: Collection[str]) -> list[Problem]:
@@ -104,11 +116,16 @@ def _beyond_schema(models: dict[Any, Any], engines: Collection[str]) -> Iterator
     yield from _check_fallbacks(sound)
     owners: dict[str, str] = {}
     for name, model in sound.items():
+        served: dict[tuple[str, str], int] = {}
         for number, endpoint in enumerate(_listed(model, "endpoints")):
             if not isinstance(endpoint, dict):
                 continue
             path: Path = ("models", name, "endpoints", number)
             yield from _check_endpoint(path, endpoint, engines)
+            # one engine twice would be tried again as another replica, and carry twice its share
+            what = (str(endpoint.get("url")).rstrip("/"), str(endpoint.get("served_name", name)))
+            if "url" in endpoint and served.setdefault(what, number) != number:
+                yield (*path, "url"), f"is the address of endpoints[{served[what]}] too; remove one of them"
             identity = endpoint.get("id")
             if isinstance(identity, str):
                 if identity in owners:
@@ -215,11 +232,22 @@ def url_fault(url: str) -> str | None:
         return "must not hold a user name or password; give the engine's address alone"
     if parts.scheme not in ("http", "https"):
         return f"must begin with http:// or https://, is {short(url)}"
-    if not parts.hostname or not port_ok or any(ord(char) <= 32 or ord(char) == 127 for char in url):
+    if not port_ok or not _is_host(parts.hostname or "") or not _URL_TEXT.fullmatch(url):
         return f"is no URL with a valid host and port: {short(url)}"
     if parts.query or parts.fragment or url.endswith(("?", "#")):
         return f"must end with the host, port or path, without '?' or '#', is {short(url)}"
     return None
+
+
+def _is_host(host: str) -> bool:
+    """Whether ``host`` is an address or a name of DNS (with underscores, which containers' names have)."""
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            return False
+        return True
+    return len(host) <= 253 and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))
 
 
 def time_fault(text: str) -> str | None:

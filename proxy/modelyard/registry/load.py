@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -45,7 +48,7 @@ def load_file(path: Path) -> Registry:
 def read_text(path: Path) -> str:
     """The file's text. Raises ``RegistryRefusedError`` for whatever cannot be read as UTF-8."""
     try:
-        raw = path.read_bytes()
+        raw = _read_bytes(path)
     except OSError as exc:
         said = exc.strerror or str(exc)
         raise RegistryRefusedError(
@@ -59,6 +62,17 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as exc:
         said = f"{path}: is not UTF-8 text (byte {exc.start})"
         raise RegistryRefusedError(said, [said]) from exc
+
+
+def _read_bytes(path: Path) -> bytes:
+    """One byte more than ``MAX_FILE_BYTES`` at most, so that the caller can tell. Raises ``OSError``, also
+    for a pipe or device, which could keep its reader for ever.
+    """
+    # without waiting: opening a pipe for reading waits for its writer
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(MAX_FILE_BYTES + 1)
 
 
 def _read(text: str, file: str) -> tuple[Any, list[Problem]]:

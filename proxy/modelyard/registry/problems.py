@@ -39,10 +39,15 @@ class Problem:
                 place += f":{self.column}"
         parts = [place]
         if self.model is not None:
-            parts.append(f"model {self.model}")
+            parts.append(f"model {_shown(self.model)}")
         if self.field:
-            parts.append(self.field)
+            parts.append(_shown(self.field))
         return ": ".join([*parts, self.message])
+
+
+def _shown(name: str) -> str:
+    """A name out of the file, on one line."""
+    return name if name.isprintable() and len(name) <= 200 else short(name)
 
 
 def dotted(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .problems import Path, Problem
+from .problems import Path, Problem, short
 
 _MAX_NODES = 1_000_000
 _MAX_DEPTH = 40
@@ -45,6 +45,8 @@ def parse(text: str, file: str) -> Parsed:
             return parsed
         except RecursionError:
             return Parsed(problems=[Problem(file, (), f"is nested deeper than {_MAX_DEPTH} levels")])
+        except ValueError:
+            return Parsed(problems=[Problem(file, (), "holds a number with too many digits")])
     return _parse_yaml(text, file)
 
 
@@ -78,7 +80,7 @@ def _parse_yaml(text: str, file: str) -> Parsed:
         parsed.problems.append(Problem(file, (), f"is not text: {exc.reason} at character {exc.position}"))
         return parsed
     try:
-        _check_depth(text, loader_class)
+        _check_size(text, loader_class)
         node = loader.get_single_node()
         if node is not None:
             parsed.data = _Builder(file, loader, parsed).build(node, (), 0)
@@ -99,13 +101,17 @@ def _parse_yaml(text: str, file: str) -> Parsed:
     return parsed
 
 
-def _check_depth(text: str, loader_class: Any) -> None:
-    """Raise for a text nested too deeply. Events come one by one; the composer in C recurses until it
-    crashes.
+def _check_size(text: str, loader_class: Any) -> None:
+    """Raise for a text nested too deeply or with too many values. Events come one by one; the composer in C
+    recurses until it crashes, and lets no other thread run until it is done.
     """
     depth = 0
     event: Any
-    for event in yaml.parse(text, Loader=loader_class):
+    for number, event in enumerate(yaml.parse(text, Loader=loader_class)):
+        if number > _MAX_NODES:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {_MAX_NODES} values", problem_mark=event.start_mark
+            )
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
@@ -162,10 +168,12 @@ class _Builder:
         try:
             value = self._loader.construct_object(node)
         except (ValueError, yaml.constructor.ConstructorError):
-            self._problem(path, f"value {node.value!r} cannot be read as {node.tag.rpartition(':')[2]}", node)
+            self._problem(
+                path, f"value {short(node.value)} cannot be read as {node.tag.rpartition(':')[2]}", node
+            )
             return None
         if isinstance(value, float) and not math.isfinite(value):
-            self._problem(path, f"must be a finite number, is {node.value}", node)
+            self._problem(path, f"must be a finite number, is {node.value[:60]}", node)
             return 1.0
         if isinstance(value, bytes):
             self._problem(path, "must be text, is binary", node)

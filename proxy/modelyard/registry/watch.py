@@ -30,6 +30,11 @@ def signature(path: Path) -> Signature | None:
     return (found.st_mtime_ns, found.st_ino, found.st_size, found.st_ctime_ns)
 
 
+def _written_in_place(old: Signature | None, new: Signature) -> bool:
+    """Whether ``new`` is the same file as ``old`` with other content, not another one in its place."""
+    return old is not None and old[1] == new[1] and (old[0], old[2]) != (new[0], new[2])
+
+
 class RegistryWatcher:
     """Offers each new version of ``path`` to ``keeper``; what is refused or vanishes leaves the last good
     in force.
@@ -50,6 +55,7 @@ class RegistryWatcher:
         self._sleep = sleep
         # the version that the keeper began with, so that the first look reads nothing twice
         self._seen = seen
+        self._settling: Signature | None = None
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
@@ -74,28 +80,35 @@ class RegistryWatcher:
                 self._keeper.status.missing = False
                 _log.info("registry %s: is back, unchanged", self._path)
             return False
-        try:
-            registry = await asyncio.to_thread(self._load)
-        except RegistryRefusedError as exc:
-            after = await asyncio.to_thread(signature, self._path)
-            if after != before:
-                return False  # it was being written while we read: look at the finished version next time
-            self._refuse(before, exc)
+        if _written_in_place(self._seen, before) and before != self._settling:
+            # Written in place, perhaps not to its end yet, and the first half of a registry may well be a valid
+            # one: it has to stand still for a while. A renamed file is whole.
+            self._settling = before
             return False
-        after = await asyncio.to_thread(signature, self._path)
-        if after != before:
-            return False
+        loaded = await asyncio.to_thread(self._load)
+        if await asyncio.to_thread(signature, self._path) != before:
+            return False  # it was being written while we read: look at the finished version next time
         try:
-            change = self._keeper.offer(registry)
+            if isinstance(loaded, RegistryRefusedError):
+                raise loaded
+            change = self._keeper.offer(loaded)
         except RegistryRefusedError as exc:
             self._refuse(before, exc)
             return False
         self._seen = before
-        _log.info("registry %s: generation %d is in force (%s)", self._path, registry.generation, change)
+        _log.info("registry %s: generation %d is in force (%s)", self._path, loaded.generation, change)
         return True
 
-    def _load(self) -> Registry:
-        return load_text(read_text(self._path), str(self._path))
+    def _load(self) -> Registry | RegistryRefusedError:
+        try:
+            return load_text(read_text(self._path), str(self._path))
+        except RegistryRefusedError as exc:
+            return exc
+        except Exception as exc:
+            # a fault of ours that this version brings out: it is seen as any other refusal, and told once
+            _log.exception("registry %s: reading it failed", self._path)
+            said = f"{self._path}: reading it failed ({type(exc).__name__}); the log says where"
+            return RegistryRefusedError(said)
 
     def _refuse(self, version: Signature, error: RegistryRefusedError) -> None:
         self._seen = version

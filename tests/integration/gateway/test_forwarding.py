@@ -118,6 +118,28 @@ async def test_the_retry_knows_its_bounds(engines: Engines, start_proxy: StartPr
     assert sum(len(engine.requests) for engine in fleet) == 2
 
 
+@pytest.mark.parametrize("status", [0, 101, 600, 999])
+async def test_a_status_that_answers_nothing_is_no_answer(
+    engines: Engines, start_proxy: StartProxy, status: int
+) -> None:
+    async def odd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.write(b"HTTP/1.1 %03d Odd\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n" % status)
+        await writer.drain()
+        writer.close()
+
+    (good,) = await engines(1)
+    async with await asyncio.start_server(odd, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        bad = {"id": "a", "url": f"http://127.0.0.1:{port}", "engine": "vllm"}
+        proxy = await start_proxy(document(m=[bad, at(good, "b")]))
+        for _ in range(2):
+            got, _, response = await proxy.chat()
+            assert (got, response.headers["x-modelyard-replica"]) == (200, "b")
+        assert 'result="upstream_broken"' in proxy.gateway.metrics.render().decode()
+
+
 @pytest.mark.parametrize("status", [400, 404, 422, 429, 500])
 async def test_other_answers_are_answers(engines: Engines, start_proxy: StartProxy, status: int) -> None:
     first, second = await engines(2)

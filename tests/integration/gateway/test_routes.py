@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -34,7 +36,7 @@ async def proxy(fleet: list[FakeEngine], start_proxy: StartProxy) -> Proxy:
         "closed": {"clients": ["alice"], "endpoints": [at(fleet[0], "h.c.0")]},
     }
     return await start_proxy(
-        document(**models), max_body_bytes=4096, allowed_origins=("https://chat.example.org",)
+        document(**models), max_body_bytes=8192, allowed_origins=("https://chat.example.org",)
     )
 
 
@@ -188,8 +190,10 @@ async def test_openai_passes_to_an_engine_that_speaks_both(proxy: Proxy, fleet: 
         (b'{"model": "embedder"}', 400, "wrong_task"),
         (b'{"model": "closed"}', 403, "model_restricted"),
         (b'{"model": "qwen2.5-7b", "x": ' + b"[" * 2000, 400, "malformed_json"),
-        (b'{"model": "' + b"x" * 5000 + b'"}', 413, "body_too_large"),
+        (b'{"model": "' + b"x" * 9000 + b'"}', 413, "body_too_large"),
         (b'{"model": "\\ud800"}', 404, "model_not_found"),
+        (b'{"model": "qwen2.5-7b", "n": ' + b"1" * 4400 + b"}", 400, "malformed_json"),
+        ('{"model": "qwen2.5-7b"}'.encode("utf-16"), 400, "malformed_json"),
     ],
 )
 async def test_bad_bodies_get_openais_error_object(
@@ -216,6 +220,7 @@ async def test_bad_bodies_get_openais_error_object(
         ({"model_id": "gpt-2", "prompt": "x", "max_new_tokens": True}, 422, "max_new_tokens"),
         ({"model_id": "gpt-2", "prompt": "x", "temperature": "hot"}, 422, "temperature"),
         ({"model_id": "gpt-2", "prompt": "x", "top_p": 2}, 422, "top_p"),
+        ({"model_id": "gpt-2", "prompt": "x", "max_new_tokens": float("inf")}, 422, "max_new_tokens"),
         ({"model_id": "gtp-2", "prompt": "x"}, 404, "model_id"),
         ({"model_id": "embedder", "prompt": "x"}, 400, "model_id"),
         ({"model_id": "dead", "prompt": "x"}, 503, None),
@@ -235,6 +240,58 @@ async def test_bad_inputs_get_tgis_error(proxy: Proxy) -> None:
         status, data, _ = await proxy.post("/generate", body)
         assert (status, data["error_type"]) == (422, "validation")
         assert isinstance(data["error"], str)
+
+
+async def test_numbers_that_json_cannot_say_are_not_passed_on(proxy: Proxy, fleet: list[FakeEngine]) -> None:
+    for raw in (b"1e999", b"Infinity", b"NaN"):
+        body = b'{"inputs": "x", "parameters": {"seed": ' + raw + b"}}"
+        async with proxy.client.post("/generate", data=body, headers={"X-Model": "qwen2.5-7b"}) as response:
+            assert response.status == 422
+    assert fleet[0].requests == []
+
+
+async def test_any_depth_is_an_answer_or_a_refusal(proxy: Proxy) -> None:
+    for depth in range(900, 1010):
+        raw = b'{"model": "qwen2.5-7b", "x": ' + b"[" * depth + b"]" * depth + b"}"
+        async with proxy.client.post("/v1/chat/completions", data=raw) as response:
+            assert response.status in (200, 400), depth
+    assert proxy.in_flight == 0
+
+
+async def test_a_body_that_cannot_be_decoded(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    gzip = {"Content-Encoding": "gzip"}
+    async with proxy.client.post("/v1/completions", data=b"no gzip", headers=gzip) as response:
+        assert response.status == 400
+        assert "Content-Encoding" in (await response.json())["error"]["message"]
+    assert "Traceback" not in caplog.text
+
+
+async def test_what_is_no_http_leaves_one_calm_line(proxy: Proxy, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        answer = await raw_request(
+            proxy,
+            f"GET /admin/registry HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\x01\r\n\r\n".encode(),
+        )
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert "it is not valid HTTP" in caplog.text
+    assert KEY not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def raw_request(proxy: Proxy, sent: bytes) -> bytes:
+    """The first answer to bytes that no client would send."""
+    host, port = proxy.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(sent)
+        await writer.drain()
+        async with asyncio.timeout(20):
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = re.search(rb"(?i)content-length: (\d+)", head)
+            return head + await reader.readexactly(int(size[1]) if size else 0)
+    finally:
+        writer.close()
+        await writer.wait_closed()
 
 
 @pytest.mark.parametrize(
@@ -300,3 +357,5 @@ async def test_browsers_of_allowed_origins_only(proxy: Proxy) -> None:
         async with proxy.client.get("/models", headers={"Origin": origin}) as response:
             assert response.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
             assert response.headers["Vary"] == "Origin"
+    async with proxy.client.get("/models") as response:
+        assert response.headers["Vary"] == "Origin"

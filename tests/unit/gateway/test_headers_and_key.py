@@ -28,6 +28,36 @@ def test_hop_by_hop_headers_stay_on_their_hop() -> None:
     assert sent.getall("x-multi") == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "X-API-KEY",
+        "Anthropic-Api-Key",
+        "X-Goog-ApiKey",
+        "X-Auth-Token",
+        "Cookie2",
+        "Token",
+        "X-Amz-Security-Token",
+        "CF-Access-Client-Secret",
+        "Proxy-Authorization",
+        "X-Hub-Signature-256",
+    ],
+)
+def test_no_credential_reaches_an_engine_whatever_it_is_called(name: str) -> None:
+    assert name not in to_upstream(CIMultiDict({name: "x"}), "id", trusted=True)
+
+
+def test_headers_that_only_sound_alike_pass() -> None:
+    for name in ("X-Session-Id", "OpenAI-Organization", "X-Max-Tokens-Shown", "Traceparent"):
+        assert name in to_upstream(CIMultiDict({name: "x"}), "id", trusted=False)
+
+
+def test_an_engines_header_that_cannot_be_written_is_left_out() -> None:
+    engine = CIMultiDict({"X-Bad": "a\x01b", "X-Line": "a\r\nX-C: d", "X-Good": "a\tcaf\u00e9"})
+    assert dict(to_client(engine)) == {"X-Good": "a\tcaf\u00e9"}
+
+
 def test_what_an_engine_says_of_itself_stays_behind() -> None:
     engine = CIMultiDict(
         {

@@ -128,5 +128,32 @@ BROKEN: tuple[Broken, ...] = (
         "version: 1\nmodels:\n  on: {endpoints: []}\n  7: {endpoints: []}\n",
         ("key on is read as a truth value; put it in quotes", "key 7 is read as a number; put it in quotes"),
     ),
+    Broken(
+        "names that end in a line break",
+        '{"version": 1, "models": {"m\\n": {"aliases": ["a\\n"], "endpoints": [{"id": "x\\n",'
+        ' "url": "http://h:1", "engine": "vllm"}]}}}',
+        (
+            "model 'm\\n': is no model id",
+            "aliases[0]: is 'a\\n', which has",
+            "endpoints[0].id: is 'x\\n', which has",
+        ),
+    ),
+    Broken(
+        "one engine as two replicas",
+        _model(
+            "{id: h.m.0, url: 'http://h:1', engine: vllm}\n      - {id: h.m.1, url: 'http://h:1/', engine: vllm}"
+        ),
+        ("model m: endpoints[1].url: is the address of endpoints[0] too",),
+    ),
+    Broken(
+        "a number without end in JSON",
+        '{"version": 1, "generation": ' + "1" * 5000 + "}",
+        ("too many digits",),
+    ),
+    Broken(
+        "a generation that nothing can follow",
+        f"version: 1\ngeneration: 1{'0' * 400}\nmodels: {{}}\n",
+        ("r.yml:2: generation: must be at most 9007199254740991, is 1000",),
+    ),
     Broken("not text at all", "version: 1\nmodels: {}\n\x00\n", ("is not text",)),
 )

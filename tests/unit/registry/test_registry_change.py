@@ -86,8 +86,38 @@ async def test_a_renamed_file_and_one_written_in_place_are_taken(watch: Watch) -
     watch.replace(document(2, b=[]))
     assert await watch.watcher.look()
     watch.path.write_text(document(3, longer=[]))
+    assert not await watch.watcher.look()
     assert await watch.watcher.look()
     assert list(watch.keeper.current.models) == ["longer"]
+
+
+async def test_half_a_file_written_in_place_is_not_taken(watch: Watch) -> None:
+    first = "version: 1\ngeneration: 2\nmodels:\n  a: {endpoints: []}\n"
+    watch.path.write_text(first)
+    assert not await watch.watcher.look()
+    with watch.path.open("a") as file:
+        file.write("  b: {endpoints: []}\n")
+    assert not await watch.watcher.look()
+    assert watch.keeper.current.generation == 1
+    assert await watch.watcher.look()
+    assert list(watch.keeper.current.models) == ["a", "b"]
+    assert watch.keeper.status.taken == 2
+
+
+async def test_what_makes_the_reader_fail_is_refused_like_anything_else(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(path: Path) -> str:
+        raise KeyError("odd")
+
+    watch.replace(document(2, b=[]))
+    with monkeypatch.context() as patch:
+        patch.setattr("modelyard.registry.watch.read_text", fail)
+        assert not await watch.watcher.look()
+        assert not await watch.watcher.look()
+    assert caplog.text.count("reading it failed\n") == 1
+    assert (watch.keeper.status.refused, watch.keeper.status.in_step) == (1, False)
+    assert "reading it failed (KeyError)" in watch.keeper.status.problems[0]
 
 
 async def test_a_refusal_is_told_once_and_leaves_the_last_good(
@@ -134,7 +164,10 @@ async def test_a_file_written_while_it_is_read_is_left_for_the_next_look(
     with monkeypatch.context() as patch:
         patch.setattr("modelyard.registry.watch.read_text", read_half)
         assert not await watch.watcher.look()
+        assert not await watch.watcher.look()
+    assert watch.path.read_text() == whole
     assert watch.keeper.status.refused == 0
+    assert not await watch.watcher.look()
     assert await watch.watcher.look()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,36 @@ def test_anchors_cannot_blow_a_file_up() -> None:
     assert "more than" in str(said[0])
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["a..b", "a" * 64, "é.example", "a%2fb", "-a", "[fe80::x]", "a,b", "a" * 254, "a\\b"],
+)
+def test_a_host_that_no_resolver_takes(host: str) -> None:
+    assert "is no URL with a valid host" in str(url_fault(f"http://{host}:80/x"))
+
+
+@pytest.mark.parametrize(
+    "host", ["vllm_1", "gpu01.example.org.", "10.0.0.1", "[::1]", "xn--bcher-kva.example"]
+)
+def test_hosts_as_they_are(host: str) -> None:
+    assert url_fault(f"http://{host}:80/x") is None
+
+
+def test_a_path_is_visible_ascii() -> None:
+    assert url_fault("http://h/é")
+    assert url_fault("http://h/%C3%A9") is None
+
+
+def test_a_mark_at_the_beginning_is_no_fault() -> None:
+    for text in ("version: 1\nmodels: {}\n", '{"version": 1, "models": {}}', "version: 1\r\nmodels: {}\r\n"):
+        assert find_problems("\ufeff" + text, "r.yml") == []
+
+
+def test_too_many_values_are_refused_before_they_are_composed() -> None:
+    said = find_problems("[" + "1," * 1_000_001 + "]", "r.yml")
+    assert "is not valid YAML: more than 1000000 values" in str(said[0])
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{a: " * 3000])
 def test_deep_nesting_is_an_error_not_a_crash(text: str) -> None:
     assert find_problems(text, "r.yml")
@@ -103,6 +134,19 @@ def test_deep_nesting_is_an_error_not_a_crash(text: str) -> None:
 def test_bytes_that_are_no_text_and_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "r.yml"
     with pytest.raises(RegistryRefusedError, match="cannot be read: No such file"):
+        load_file(path)
+    path.mkdir()
+    with pytest.raises(RegistryRefusedError, match="cannot be read: Is a directory"):
+        load_file(path)
+    path.rmdir()
+    os.mkfifo(path)
+    # without its guard this waits for a writer, for ever
+    with pytest.raises(RegistryRefusedError, match="it is no regular file"):
+        load_file(path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(RegistryRefusedError, match="is larger than"):
         load_file(path)
     path.write_bytes(b"version: \xff\xfe")
     with pytest.raises(RegistryRefusedError, match=r"is not UTF-8 text \(byte 9\)"):

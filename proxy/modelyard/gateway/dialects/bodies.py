@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from aiohttp import web
+from aiohttp.web import RequestPayloadError
 
 from modelyard.errors import BadRequestError, BodyTooLargeError, InvalidFieldError
 
@@ -24,8 +25,13 @@ async def read_object(request: web.Request) -> tuple[dict[str, Any], bytes]:
             f"the body is larger than {request.client_max_size} bytes; "
             "send less, or ask the operator to raise the limit"
         ) from exc
+    except RequestPayloadError as exc:
+        raise BadRequestError(
+            "the body cannot be read as its Content-Encoding says; send it plain",
+        ) from exc
     try:
-        body = json.loads(raw)
+        # decoded here, for json.loads would take UTF-16 as well, which engines do not
+        body = json.loads(raw.decode("utf-8-sig"))
     except RecursionError as exc:
         raise BadRequestError("the body is nested too deeply", code="malformed_json") from exc
     except UnicodeDecodeError as exc:
@@ -35,6 +41,8 @@ async def read_object(request: web.Request) -> tuple[dict[str, Any], bytes]:
             f"the body is not valid JSON: {exc.msg} (line {exc.lineno}, column {exc.colno})",
             code="malformed_json",
         ) from exc
+    except ValueError as exc:
+        raise BadRequestError("the body holds a number with too many digits", code="malformed_json") from exc
     if not isinstance(body, dict):
         raise BadRequestError(f"the body must be a JSON object, it is {_kind(body)}", code="not_an_object")
     return body, raw
@@ -70,7 +78,7 @@ def number_field(
         wanted = "a whole number" if whole else "a number"
         raise InvalidFieldError(f"{name!r} must be {wanted}, it is {_kind(value)}", status=status, param=name)
     number: float | int = value
-    if not least <= number <= most:
+    if not least <= number <= most or math.isinf(number):
         bounds = f"at least {least:g}" + ("" if most == math.inf else f" and at most {most:g}")
         raise InvalidFieldError(f"{name!r} must be {bounds}, it is {number!r:.40}", status=status, param=name)
     return number

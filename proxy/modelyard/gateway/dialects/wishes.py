@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from modelyard.errors import ModelyardError, UpstreamError
+from modelyard.errors import BadRequestError, ModelyardError, UpstreamError
 from modelyard.registry.model import Model
 
 from ..context import Gateway
@@ -52,13 +52,13 @@ def affinity_key(policy: str, request: web.Request, body: dict[str, Any]) -> str
         for name in ("messages", "prompt", "inputs"):
             if body.get(name):
                 value = body[name]
-                return (value if isinstance(value, str) else json.dumps(value))[:_PREFIX_CHARS]
+                return (value if isinstance(value, str) else _written(value))[:_PREFIX_CHARS]
     return None
 
 
 def dumps(body: dict[str, Any]) -> bytes:
-    """Compact JSON."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    """Compact JSON. Raises ``BadRequestError`` for what is nested too deeply."""
+    return _written(body).encode("utf-8", "surrogatepass")
 
 
 def answer_object(opened: Opened) -> dict[str, Any]:
@@ -86,6 +86,14 @@ def answer_object(opened: Opened) -> dict[str, Any]:
 def told_by(opened: Opened) -> dict[str, str]:
     """The headers that tell which replica answered, and after how many attempts."""
     return {REPLICA: opened.replica.id, ATTEMPTS: str(opened.attempts)}
+
+
+def _written(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError as exc:
+        # reading goes a little deeper than writing, which begins further up the stack
+        raise BadRequestError("the body is nested too deeply", code="malformed_json") from exc
 
 
 def _words(data: Any) -> str | None:
