@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,6 @@ from modelyard.registry.keep import RegistryKeeper
 from modelyard.registry.load import load_file, load_text
 from modelyard.registry.model import Registry
 from modelyard.registry.watch import RegistryWatcher, signature
-from modelyard.registry.write import write_registry
 
 
 def document(generation: int = 1, **models: list[str]) -> str:
@@ -191,34 +189,6 @@ async def test_the_watch_goes_on_after_a_fault(watch: Watch) -> None:
     with pytest.raises(Enough):
         await watcher.run()
     assert calls == [0.7, 0.7, 0.7]
-
-
-def test_write_grows_the_generation_only_for_a_change(tmp_path: Path) -> None:
-    path = tmp_path / "endpoints.yml"
-    models: dict[str, Any] = json.loads(document(a=["http://h:1"]))["models"]
-    first = write_registry(path, models)
-    again = write_registry(path, models)
-    models["b"] = {"endpoints": []}
-    third = write_registry(path, models)
-    assert [(item.changed, item.generation) for item in (first, again, third)] == [
-        (True, 1),
-        (False, 1),
-        (True, 2),
-    ]
-    assert load_file(path).generation == 2
-    assert [item.name for item in tmp_path.iterdir()] == ["endpoints.yml"]
-    assert path.stat().st_mode & 0o777 == 0o644
-
-
-def test_write_refuses_bad_models_and_an_unreadable_file(tmp_path: Path) -> None:
-    path = tmp_path / "endpoints.yml"
-    with pytest.raises(RegistryRefusedError):
-        write_registry(path, {"m": {"endpoints": [{"id": "x"}]}})
-    assert not path.exists()
-    path.write_text("version: 7\n")
-    with pytest.raises(RegistryRefusedError):
-        write_registry(path, {})
-    assert path.read_text() == "version: 7\n"
 
 
 def test_the_generation_backends_environment() -> None:
