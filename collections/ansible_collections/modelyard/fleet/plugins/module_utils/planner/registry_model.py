@@ -58,14 +58,19 @@ def _endpoint(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def proxy_entry(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a proxy host needs to know of itself. ``url`` is where the host itself reaches its proxy."""
+    """What a proxy host needs to know of itself.
+
+    ``url`` is where the host itself reaches its proxy, ``home`` where it is installed: as a service of the
+    system in a place of the system, else in the fleet's own directory, apart from the engines' supervisor.
+    """
+    service = settings["fleet_proxy_service"]
     listen = str(settings["fleet_proxy_listen"])
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)  # noqa: S104 - a look-up, nothing binds
     return {
         "listen": listen,
         "port": settings["fleet_proxy_port"],
         "url": endpoint_url(host, settings["fleet_proxy_port"]),
-        "service": settings["fleet_proxy_service"],
+        "service": service,
         "allowed_origins": list(settings["fleet_proxy_allowed_origins"]),
-        "home": settings["fleet_home"],
+        "home": "/opt/modelyard" if service == "systemd" else f"{settings['fleet_home']}/proxy",
     }
