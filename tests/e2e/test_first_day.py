@@ -33,6 +33,10 @@ def test_up_try_up_again_down(plain_host: Newcomer) -> None:
         assert answer.returncode == 0, f"{line}\n{answer.stdout}{answer.stderr}"
         assert "echo" in answer.stdout, f"{line}\n{answer.stdout}"
 
+    (chat,) = [line.strip() for line in up.stdout.splitlines() if "modelyard chat " in line]
+    answer = plain_host.run(chat)
+    assert (answer.returncode, answer.stdout) == (0, "Hello!\n"), answer.stderr
+
     documented_requests_of_the_generation_backend(plain_host)
 
     again = plain_host.run("make up", timeout=300)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
@@ -88,6 +90,12 @@ def show(console: Console, url: str, answers: Mapping[str, Any]) -> None:
         console.print(f"  {escape(line)}", soft_wrap=True, style="cyan")
 
 
+def this_command() -> str:
+    """How to call this program from the working directory: `make` has it on its PATH, a shell may not."""
+    path = Path(sys.argv[0]).absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
 def requests(url: str, model: str) -> list[str]:
     """Shell lines, each a whole request."""
     json_header = "-H 'Content-Type: application/json'"
@@ -99,5 +107,5 @@ def requests(url: str, model: str) -> list[str]:
         f'-d \'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\'',
         f"curl {url}/generate {json_header} "
         f'-d \'{{"model_id": "{model}", "prompt": "Once upon a time", "max_new_tokens": 20}}\'',
-        f'modelyard chat {model} --url {url} "Hello!"',
+        f'{this_command()} chat {model} --url {url} "Hello!"',
     ]
