@@ -86,6 +86,13 @@ class ModelNotFoundError(NotFoundError):
     code = "model_not_found"
 
 
+class BodyTimeoutError(ModelyardError):
+    """The request body did not come in time."""
+
+    status = 408
+    code = "body_timeout"
+
+
 class BodyTooLargeError(ModelyardError):
     """The request body exceeds the limit."""
 

@@ -91,6 +91,14 @@ class Settings:
     max_body_bytes: int = _row(
         32 * 2**20, "MODELYARD_MAX_BODY_BYTES", "integer", "Largest request body taken.", minimum=1024
     )
+    body_timeout_s: float = _row(
+        60.0,
+        "MODELYARD_BODY_TIMEOUT_S",
+        "number",
+        "How long a client may take to send its request body.",
+        minimum=0.1,
+        maximum=3600,
+    )
     max_attempts: int = _row(
         3,
         "MODELYARD_MAX_ATTEMPTS",

@@ -88,7 +88,7 @@ class Handlers:
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """``POST /generate``: the body tells whose shape it is."""
-        body, raw = await read_object(request)
+        body, raw = await read_object(request, self._gateway.settings.body_timeout_s)
         if "inputs" in body:
             request[SHAPE] = Shape.TGI
             return await tgi.generate(self._gateway, request, body, raw)

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import yarl
 
 from modelyard.gateway.routes import ROUTES
 
-from .conftest import KEY, Proxy, StartProxy, at, document
+from .conftest import KEY, Proxy, StartProxy, at, document, until
 from .fake_engine import FakeEngine
 
 Engines = Callable[[int], Awaitable[list[FakeEngine]]]
@@ -359,3 +360,30 @@ async def test_browsers_of_allowed_origins_only(proxy: Proxy) -> None:
             assert response.headers["Vary"] == "Origin"
     async with proxy.client.get("/models") as response:
         assert response.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize(
+    ("begun", "later"),
+    [
+        (b"Content-Length: 100\r\n\r\n{", b""),
+        (b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b""),
+        (b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", b"not a chunk\r\n"),
+    ],
+    ids=["too short", "no end", "bad chunk"],
+)
+async def test_a_body_that_never_ends_is_given_up(
+    start_proxy: StartProxy, engines: Engines, begun: bytes, later: bytes
+) -> None:
+    (engine,) = await engines(1)
+    proxy = await start_proxy(document(m=[at(engine, "a")]), body_timeout_s=0.5)
+    url = yarl.URL(proxy.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n" + begun)
+    await until(lambda: proxy.gateway.lifecycle.active == 1, "the request has begun")
+    writer.write(later)
+    async with asyncio.timeout(10):
+        head = await reader.readline()
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert engine.requests == []
+    await until(lambda: proxy.gateway.lifecycle.active == 0, "the request has ended")

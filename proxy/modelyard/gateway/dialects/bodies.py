@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from typing import Any
@@ -9,17 +10,22 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web import RequestPayloadError
 
-from modelyard.errors import BadRequestError, BodyTooLargeError, InvalidFieldError
+from modelyard.errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, InvalidFieldError
 
 
-async def read_object(request: web.Request) -> tuple[dict[str, Any], bytes]:
+async def read_object(request: web.Request, within_s: float) -> tuple[dict[str, Any], bytes]:
     """The JSON object in the body, and the bytes it came as.
 
-    Raises ``BodyTooLargeError`` beyond the application's limit and ``BadRequestError`` for anything but one
-    object.
+    Raises ``BodyTimeoutError`` when it is not whole ``within_s`` seconds from now, ``BodyTooLargeError``
+    beyond the application's limit and ``BadRequestError`` for anything but one object.
     """
     try:
-        raw = await request.read()
+        async with asyncio.timeout(within_s):
+            raw = await request.read()
+    except TimeoutError as exc:
+        raise BodyTimeoutError(
+            f"the body was not whole within {within_s:g} s; send it faster, or ask the operator for more time"
+        ) from exc
     except web.HTTPRequestEntityTooLarge as exc:
         raise BodyTooLargeError(
             f"the body is larger than {request.client_max_size} bytes; "

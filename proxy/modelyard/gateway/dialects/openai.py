@@ -24,7 +24,7 @@ async def completion(gateway: Gateway, request: web.Request, path: str) -> web.S
 
     Only ``model`` is rewritten, and only where the engine knows the model by another name.
     """
-    body, raw = await read_object(request)
+    body, raw = await read_object(request, gateway.settings.body_timeout_s)
     name = body.get("model")
     if not isinstance(name, str) or not name:
         raise InvalidFieldError(
