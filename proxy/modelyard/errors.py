@@ -1,7 +1,7 @@
 """The error tree: every failure that a caller may see, with its status, stable code and advice.
 
 ``status`` is the HTTP status, ``code`` a stable name for programs, the message one sentence that says what
-to do, ``retryable`` whether the very same request may succeed on another replica or a little later.
+to do. What may be tried on another replica is an ``UpstreamError``.
 Mapping to a wire shape happens once, in ``gateway.answers``.
 """
 
@@ -16,7 +16,6 @@ class ModelyardError(Exception):
 
     status = 500
     code = "internal_error"
-    retryable = False
 
     def __init__(
         self,
@@ -112,7 +111,6 @@ class NoReplicaError(ModelyardError):
 
     status = 503
     code = "no_replica"
-    retryable = True
 
 
 class UpstreamError(ModelyardError):
@@ -120,7 +118,6 @@ class UpstreamError(ModelyardError):
 
     status = 502
     code = "upstream_error"
-    retryable = True
 
 
 class UpstreamConnectError(UpstreamError):

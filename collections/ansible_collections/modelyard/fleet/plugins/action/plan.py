@@ -15,7 +15,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.plan impor
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.registry_model import proxy_entry
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import Model, Source
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import table, write_json
-from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import plain
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import Wish, read_wish
 
 FACTS = "__fleet_facts"
@@ -147,7 +147,7 @@ def _facts(variables: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
     """What the host said, or None and why not."""
     if FACTS not in variables:
         return None, ""
-    facts = plain(variables[FACTS], lambda _path, _why: None)
+    facts = data(variables[FACTS])
     if not isinstance(facts, dict):
         return None, ""
     if "replicas" in facts:

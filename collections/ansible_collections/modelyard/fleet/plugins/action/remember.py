@@ -6,7 +6,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
-from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import plain
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -28,5 +28,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             }
         )
         if not self._task.check_mode:
-            write_json(args["path"], plain(args["content"], lambda _path, _why: None))
+            write_json(args["path"], data(args["content"]))
         return result | {"changed": False}

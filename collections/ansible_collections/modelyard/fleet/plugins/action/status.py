@@ -8,7 +8,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.modelyard.fleet.plugins.module_utils import fleet_status as words
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
-from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import plain
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
 COLOURS = {"up": "green", "ready": "green", "down": "red", "unknown": "yellow", "not ready": "yellow"}
 
@@ -21,7 +21,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     _requires_connection = False
     _supports_check_mode = True
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Compose, print, and write the result file."""
@@ -44,11 +43,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.args.get("result_file"):
             write_json(str(self._task.args["result_file"]), status)
         return result | {"changed": False, "status": status}
-
-
-def data(value: Any) -> Any:
-    """Ansible's tagged and lazy values as plain data; what cannot be rendered is left out."""
-    return plain(value, lambda _path, _why: None)
 
 
 def compose(

@@ -48,3 +48,8 @@ def plain(value: Any, failed: Failed, render: Render | None = None, path: tuple[
     except AnsibleError as error:
         failed(path, str(error.message).strip().rstrip("."))
         return None
+
+
+def data(value: Any) -> Any:
+    """The value as plain data; what cannot be rendered is None in it."""
+    return plain(value, lambda _path, _why: None)
