@@ -113,6 +113,20 @@ class NoReplicaError(ModelyardError):
     code = "no_replica"
 
 
+class QueueFullError(ModelyardError):
+    """Every replica is busy, and as many requests as may wait already do."""
+
+    status = 429
+    code = "queue_full"
+
+
+class QueryOfDeathError(ModelyardError):
+    """The request has ended more than one engine; it is not sent to another one."""
+
+    status = 422
+    code = "query_of_death"
+
+
 class UpstreamError(ModelyardError):
     """A replica failed; the parent of all that may be tried on another one."""
 
@@ -130,6 +144,10 @@ class UpstreamBrokenError(UpstreamError):
     """The replica closed the connection before its answer was whole."""
 
     code = "upstream_broken"
+
+
+class UpstreamLostError(UpstreamBrokenError):
+    """The connection ended in the middle of an answer or without one: the replica may have died."""
 
 
 class UpstreamTimeoutError(UpstreamError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,16 +20,12 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from .errors import ConfigError, did_you_mean
+from .setting_values import convert
 
-Kind = Literal["text", "path", "integer", "number", "switch", "list"]
+Kind = Literal["text", "path", "integer", "number", "switch", "list", "url"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_ORIGIN = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?/?"
-)
 _PREFIX = "MODELYARD_"
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
 
 
 def _row(
@@ -70,6 +65,14 @@ class Settings:
     port: int = _row(
         8000, "PORT", "integer", "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535
     )
+    workers: int = _row(
+        1,
+        "MODELYARD_WORKERS",
+        "integer",
+        "Processes that serve the port together; 0 starts one for each processor core.",
+        minimum=0,
+        maximum=256,
+    )
     allowed_origins: tuple[str, ...] = _row(
         (),
         "ALLOWED_ORIGINS",
@@ -99,6 +102,12 @@ class Settings:
         minimum=0.1,
         maximum=3600,
     )
+    upstream_ca_file: Path | None = _row(  # noqa: RUF009
+        None,
+        "MODELYARD_UPSTREAM_CA_FILE",
+        "path",
+        "Certificates (PEM) of authorities that engines behind https are trusted by, besides the system's.",
+    )
     max_attempts: int = _row(
         3,
         "MODELYARD_MAX_ATTEMPTS",
@@ -106,6 +115,69 @@ class Settings:
         "Replicas tried for one request and model before its fallbacks are.",
         minimum=1,
         maximum=20,
+    )
+    retry_budget_percent: float = _row(
+        50.0,
+        "MODELYARD_RETRY_BUDGET_PERCENT",
+        "number",
+        "Retries that may be made in vain, as a share of the requests of the last seconds (10 in any case).",
+        minimum=0,
+        maximum=1000,
+    )
+    breaker_failures: int = _row(
+        5,
+        "MODELYARD_BREAKER_FAILURES",
+        "integer",
+        "Failures in a row, or half of the last twenty, after which a replica gets no requests; 0: never.",
+        minimum=0,
+    )
+    breaker_open_s: float = _row(
+        10.0,
+        "MODELYARD_BREAKER_OPEN_S",
+        "number",
+        "How long that lasts before one request tries the replica out; doubled each time in a row.",
+        minimum=0.1,
+        maximum=3600,
+    )
+    breaker_longest_s: float = _row(
+        120.0,
+        "MODELYARD_BREAKER_LONGEST_S",
+        "number",
+        "The longest that it lasts, however often it was doubled.",
+        minimum=0.1,
+        maximum=86400,
+    )
+    slow_start_s: float = _row(
+        10.0,
+        "MODELYARD_SLOW_START_S",
+        "number",
+        "How long a replica that has come back takes to its full share of the requests; 0: at once.",
+        minimum=0,
+        maximum=3600,
+    )
+    expiry_margin_s: float = _row(
+        60.0,
+        "MODELYARD_EXPIRY_MARGIN_S",
+        "number",
+        "A replica that ends sooner than this gets no new requests of unknown length while others can take them.",
+        minimum=0,
+        maximum=86400,
+    )
+    expiry_token_s: float = _row(
+        0.05,
+        "MODELYARD_EXPIRY_TOKEN_S",
+        "number",
+        "Time that one token is reckoned to take, for requests that say how many they want at most.",
+        minimum=0,
+        maximum=60,
+    )
+    suspect_s: float = _row(
+        600.0,
+        "MODELYARD_SUSPECT_S",
+        "number",
+        "How long a request is refused that ended two replicas; 0: requests are not held to account.",
+        minimum=0,
+        maximum=604800,
     )
     registry_poll_s: float = _row(
         1.0,
@@ -145,6 +217,28 @@ class Settings:
         "Successes in a row that bring a failed replica back.",
         minimum=1,
     )
+    hung_after_s: float = _row(
+        120.0,
+        "MODELYARD_HUNG_AFTER_S",
+        "number",
+        "An engine with work whose progress counter stands still for this long is hung; 0 judges none.",
+        minimum=0,
+        maximum=86400,
+    )
+    hung_action: str = _row(
+        "alarm",
+        "MODELYARD_HUNG_ACTION",
+        "text",
+        "What follows: alarm (shown, logged, used on) or eject (no more requests until it moves).",
+        choices=("alarm", "eject"),
+    )
+    busy_waiting: int = _row(
+        0,
+        "MODELYARD_BUSY_WAITING",
+        "integer",
+        "A replica with this many requests in its own queue is used only when no ready one is left; 0: never mind.",
+        minimum=0,
+    )
     drain_delay_s: float = _row(
         0.0,
         "MODELYARD_DRAIN_DELAY_S",
@@ -168,7 +262,21 @@ class Settings:
         "Least severe log line shown.",
         choices=("debug", "info", "warning", "error"),
     )
-    access_log: bool = _row(False, "MODELYARD_ACCESS_LOG", "switch", "One log line for each request.")
+    access_log: bool = _row(
+        False, "MODELYARD_ACCESS_LOG", "switch", "One JSON line for each request on standard output."
+    )
+    access_log_file: Path | None = _row(  # noqa: RUF009
+        None,
+        "MODELYARD_ACCESS_LOG_FILE",
+        "path",
+        "File that gets these lines instead, reopened on SIGHUP. Given alone, it turns them on.",
+    )
+    otel_endpoint: str = _row(
+        "",
+        "MODELYARD_OTEL_ENDPOINT",
+        "url",
+        "OTLP/HTTP collector that gets traces (http://127.0.0.1:4318). Needs modelyard[otel]; none: no traces.",
+    )
 
     def trusted_networks(self) -> tuple[Network, ...]:
         """``trusted_proxies`` as networks."""
@@ -250,9 +358,11 @@ def load_settings(environment: Mapping[str, str], overrides: Mapping[str, Any] |
         else:
             continue
         try:
-            values[row.name] = _convert(row, raw)
+            values[row.name] = convert(row, raw)
         except ValueError as exc:
-            problems.append(f"{source}={raw}: {exc}")
+            # somebody may have put a password into it
+            said = "" if row.kind == "url" else f"={raw}"
+            problems.append(f"{source}{said}: {exc}")
     if problems:
         raise ConfigError("the settings are wrong", problems)
     return Settings(**values)
@@ -270,69 +380,3 @@ def _misspelt(environment: Mapping[str, str], table: tuple[Setting, ...]) -> lis
             if close:
                 found.append(f"environment variable {variable} is unknown, did you mean {known[close[0]]!r}?")
     return found
-
-
-def _convert(row: Setting, raw: Any) -> Any:
-    if row.kind == "switch":
-        return _switch(raw)
-    if row.kind in ("integer", "number"):
-        return _number(row, raw)
-    if row.kind == "path":
-        return Path(raw).expanduser()
-    if row.kind == "list":
-        items = raw.split(",") if isinstance(raw, str) else list(raw)
-        cleaned = tuple(str(item).strip() for item in items if str(item).strip())
-        read = {"trusted_proxies": _network, "allowed_origins": _origin}[row.name]
-        return tuple(map(read, cleaned))
-    text = str(raw)
-    if row.choices and text.lower() not in row.choices:
-        raise ValueError(f"must be one of {', '.join(row.choices)}")
-    return text.lower() if row.choices else text
-
-
-def _switch(raw: Any) -> bool:
-    if isinstance(raw, bool):
-        return raw
-    text = str(raw).lower()
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ValueError("must be true or false")
-
-
-def _number(row: Setting, raw: Any) -> float | int:
-    try:
-        value: float | int = int(raw) if row.kind == "integer" else float(raw)
-    except (TypeError, ValueError):
-        kind = "a whole number" if row.kind == "integer" else "a number"
-        raise ValueError(f"must be {kind}") from None
-    if value != value or value in (float("inf"), float("-inf")):
-        raise ValueError("must be a finite number")
-    if row.minimum is not None and value < row.minimum:
-        raise ValueError(f"must be at least {row.minimum:g}")
-    if row.maximum is not None and value > row.maximum:
-        raise ValueError(f"must be at most {row.maximum:g}")
-    return value
-
-
-def _network(item: str) -> str:
-    try:
-        ipaddress.ip_network(item, strict=False)
-    except ValueError:
-        raise ValueError(f"{item!r} is no network such as 10.0.0.0/8") from None
-    return item
-
-
-def _origin(item: str) -> str:
-    """The origin as browsers write it: lower case, without the scheme's own port and without a slash."""
-    if item == "*":
-        return item
-    match = _ORIGIN.fullmatch(item.lower())
-    if match is None or int(match["port"] or 1) > 65535:
-        raise ValueError(
-            f"{item!r} is no web origin such as https://chat.example.org; * alone stands for all"
-        )
-    usual = {"http": "80", "https": "443"}[match["scheme"]]
-    port = f":{match['port']}" if match["port"] not in (None, usual) else ""
-    return f"{match['scheme']}://{match['host']}{port}"

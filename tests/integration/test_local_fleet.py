@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,9 +146,9 @@ class Fleet:
         return found
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    home = tmp_path_factory.mktemp("f")
+@contextmanager
+def local_fleet(home: Path) -> Iterator[Fleet]:
+    """A copy of the local inventory below ``home``, with ports of its own; what was started is stopped at the end."""
     inventory = home / "inventory"
     source = ROOT / "inventories" / "local"
     for path in source.rglob("*.yml"):
@@ -168,10 +169,18 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         encoding="utf-8",
     )
     running = Fleet(home, inventory, port, ports)
-    yield running
-    running.play("stop", "-e", "confirm=all", "-e", "stop_proxies=true")
+    try:
+        yield running
+    finally:
+        running.play("stop", "-e", "confirm=all", "-e", "stop_proxies=true")
     left = running.processes()
     assert not left, left
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with local_fleet(tmp_path_factory.mktemp("f")) as fleet:
+        yield fleet
 
 
 @pytest.mark.timeout(600)

@@ -47,7 +47,8 @@ def test_it_serves_says_where_and_stops_in_order(tmp_path: Path) -> None:
             with urllib.request.urlopen(f"{said['url']}/v1/models", timeout=20) as response:
                 assert [card["id"] for card in json.load(response)["data"]] == ["m"]
             process.send_signal(signal.SIGTERM)
-            assert json.loads(process.stdout.readline()) == {"stopped": True, "running": 0, "cut": 0}
+            told = {"stopped": True, "running": 0, "cut": 0, "models": {}}
+            assert json.loads(process.stdout.readline()) == told
             assert process.wait(20) == 0
         finally:
             process.kill()

@@ -7,6 +7,7 @@ import pytest
 
 import modelyard
 from modelyard import errors
+from modelyard.gateway.metric_rows import METRICS, Row
 from modelyard.gateway.routes import ROUTES, Route
 from modelyard.settings import Setting, settings_table
 
@@ -25,6 +26,10 @@ def setting_row(row: Setting) -> str:
         "none" if default in (None, "") else str(default).lower() if isinstance(default, bool) else default
     )
     return f"| `{row.env}` | `{row.flag}` | {row.kind} | {shown} | {row.help} |"
+
+
+def metric_row(row: Row) -> str:
+    return f"| `{row.name}` | {', '.join(row.labels)} | {row.help} |".replace("|  |", "| |")
 
 
 def codes() -> set[str]:
@@ -55,3 +60,8 @@ def test_every_setting_is_documented(row: Setting) -> None:
 def test_every_error_code_is_documented() -> None:
     missing = sorted(code for code in codes() if f"`{code}`" not in HTTP)
     assert missing == []
+
+
+def test_exactly_the_metrics_there_are_are_documented() -> None:
+    rows = [line for line in HTTP.splitlines() if line.startswith("| `modelyard_")]
+    assert rows == [metric_row(row) for row in METRICS]

@@ -115,3 +115,21 @@ def test_variables_of_others_with_the_same_prefix_are_left_alone() -> None:
         "MODELYARD_TEST_CACHE": "/c",
     }
     assert load_settings(environment) == load_settings({})
+
+
+def test_a_collector_is_named_by_its_base_url() -> None:
+    for good in ("http://127.0.0.1:4318", "https://otel.example.org/base/", "http://[::1]:4318"):
+        assert load_settings({"MODELYARD_OTEL_ENDPOINT": good}).otel_endpoint == good
+    for bad in (
+        "127.0.0.1:4318",
+        "grpc://x:4317",
+        "http://",
+        "http://x:99999",
+        "http://u:s3cret@x",
+        "http://x/?s3cret",
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_settings({}, {"otel_endpoint": bad})
+        (problem,) = caught.value.problems
+        assert problem.startswith("--otel-endpoint: must be a URL ")
+        assert "s3cret" not in problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -29,7 +30,8 @@ class EngineMetrics:
 class Engine:
     """What the proxy and the planner must know of one kind of engine.
 
-    ``dialect`` is ``openai``, ``tgi`` or ``both``. ``data`` is the whole file, for the launcher.
+    ``dialect`` is ``openai``, ``tgi`` or ``both``.
+    ``routes`` are the paths that it serves, by task. ``data`` is the whole file, for the launcher.
     """
 
     name: str
@@ -38,11 +40,16 @@ class Engine:
     live_path: str
     ready_path: str
     metrics: EngineMetrics
+    routes: Mapping[str, frozenset[str]]
     data: dict[str, Any]
 
     def speaks(self, dialect: str) -> bool:
         """Whether the engine serves this dialect's routes itself."""
         return self.dialect in (dialect, "both")
+
+    def serves(self, task: str, path: str) -> bool:
+        """Whether the engine serves ``path`` itself for a model of this task."""
+        return path in self.routes.get(task, ())
 
 
 def _engine(data: dict[str, Any]) -> Engine:
@@ -60,6 +67,7 @@ def _engine(data: dict[str, Any]) -> Engine:
             kv_usage=tuple(names["kv_usage"]),
             progress=tuple(names["progress"]),
         ),
+        routes={task: frozenset(paths) for task, paths in data["routes"].items()},
         data=data,
     )
 
@@ -78,3 +86,18 @@ def load_engines() -> dict[str, Engine]:
 def load_engine(name: str) -> Engine:
     """One engine by name; ``KeyError`` when the catalog has none of that name."""
     return load_engines()[name]
+
+
+@cache
+def tasks_of(path: str) -> tuple[str, ...]:
+    """The tasks of the models that ``path`` may reach, sorted; of none when no engine serves it."""
+    return tuple(
+        sorted(
+            {
+                task
+                for engine in load_engines().values()
+                for task in engine.routes
+                if engine.serves(task, path)
+            }
+        )
+    )

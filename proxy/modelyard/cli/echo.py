@@ -31,6 +31,8 @@ _SECONDS = click.FloatRange(min=0, max=86_400)
               help="Requests that generate at once; others wait (TGI routes: 429). 0: no limit.")  # fmt: skip
 @click.option("--max-model-len", default=32_768, show_default=True, type=click.IntRange(min=2),
               metavar="TOKENS", help="Context length: prompt and answer together.")  # fmt: skip
+@click.option("--like", default="all", show_default=True, type=click.Choice(["all", "vllm", "tgi"]),
+              help="Whose routes to have: those of one real engine, or all.")  # fmt: skip
 @click.option("--start-delay", default=0.0, show_default=True, type=_SECONDS, metavar="SECONDS",
               help="Time before the port opens, as a real engine needs to load its weights.")  # fmt: skip
 @click.option("--grace", default=5.0, show_default=True, type=_SECONDS, metavar="SECONDS",
@@ -46,6 +48,7 @@ def echo(
     token_rate: float,
     max_concurrency: int,
     max_model_len: int,
+    like: str,
     start_delay: float,
     grace: float,
     instance: str | None,
@@ -74,6 +77,7 @@ def echo(
         token_rate=token_rate,
         max_concurrency=max_concurrency,
         max_model_len=max_model_len,
+        like=like,
     )
     listening = Listening(host, port, start_delay, grace)
 

@@ -31,11 +31,20 @@ COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("modelyard.cli.serve:serve", "Run the proxy: one address in front of all replicas."),
     "echo": Entry("modelyard.cli.echo:echo", "Run a small engine that answers with the prompt's words."),
     "chat": Entry("modelyard.cli.chat:chat", "Talk to a model through the proxy."),
+    "chaos": Entry("modelyard.cli.chaos:chaos", "Show that the proxy stands engines that misbehave."),
     "check": Entry("modelyard.cli.check:check", "Check an inventory or an endpoint registry."),
     "plan": Entry("modelyard.cli.plan:plan", "Show what a deployment would start, stop and replace."),
+    "import": Entry("modelyard.cli.imports:import_", "Write an inventory from what runs already."),
+    "export": Entry("modelyard.cli.export:export", "Write a registry as another program's configuration."),
+    "drift": Entry("modelyard.cli.drift:drift", "Compare what runs with what is declared."),
+    "requests": Entry("modelyard.cli.proxy_views:requests", "Show what a proxy is serving now."),
+    "replicas": Entry("modelyard.cli.proxy_views:replicas", "Show what a proxy knows of every replica."),
+    "explain": Entry("modelyard.cli.proxy_views:explain", "Show where a request would go now, and why."),
+    "history": Entry("modelyard.cli.history:history", "Show what was applied to each model, and when."),
     "status": Entry("modelyard.cli.status:status", "Show what runs on every host."),
+    "logs": Entry("modelyard.cli.logs:logs", "Show the log of one replica's engine, and follow it."),
     "tour": Entry(
-        "modelyard.cli.tour:tour", "Show what runs, let every model answer once, print requests to try."
+        "modelyard.cli.tour:tour", "Show what runs, let every model answer, print requests to try."
     ),
 }
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelyard.cli.tables import cell, rows
+from modelyard.cli.tables import cell, rows, show_holds
 from modelyard.cli.verbs import inventory_options, run_verb, show_outcome
 
 # In the order in which they are shown: what interrupts service first.
@@ -47,6 +47,7 @@ def render_plan(console: Console, result: Mapping[str, Any]) -> None:
             table.add_row(*_row(change, assigned.get(str(change.get("replica")), {})))
         console.print(table)
     console.print(summary(Counter(str(change.get("action", "unknown")) for change in changes)))
+    show_holds(console, result)
 
 
 def summary(counts: Mapping[str, int]) -> str:

@@ -117,11 +117,14 @@ def run_playbook(
     limit: str | None = None,
     progress: Progress = lambda line: None,
     environment: Mapping[str, str] | None = None,
+    on_interrupt: Callable[[], bool] = lambda: True,
 ) -> Outcome:
     """Run ``playbooks/<name>.yml`` on an inventory and wait for its end.
 
     ``extra`` are extra variables, taken literally; ``limit`` is a host pattern; ``progress`` is told what
-    goes on. ``environment`` replaces the process's own (tests). ConfigError when it cannot even be started.
+    goes on. ``environment`` replaces the process's own (tests). ``on_interrupt`` is asked again and again from an
+    interrupt on, and says whether Ansible is to be ended; for runs that can end by themselves. ConfigError when it
+    cannot even be started.
     """
     playbook = root / "playbooks" / f"{name}.yml"
     if not playbook.is_file():
@@ -147,7 +150,7 @@ def run_playbook(
             envvars=ansible_environment(os.environ if environment is None else environment, root),
             settings={"pexpect_timeout": _POLL_S},
             event_handler=events.handle,
-            cancel_callback=interrupted.is_set,
+            cancel_callback=lambda: interrupted.is_set() and on_interrupt(),
         )
         return Outcome(run.status, _read_result(result_file), tuple(events.failures), _last_words(run))
 

@@ -10,14 +10,16 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import rich_click as click
-from aiohttp import web
 
 from modelyard.errors import ConfigError
 from modelyard.gateway.app import create_app, first_registry
-from modelyard.gateway.server import ProxyServer
+from modelyard.gateway.server import ProxyServer, ShutdownReport
+from modelyard.gateway.workers.supervisor import Supervisor
+from modelyard.gateway.workers.watch import FleetWatch
+from modelyard.gateway.workers.worker import loop_factory
 from modelyard.settings import Setting, Settings, load_settings, read_environment, settings_table
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -36,7 +38,11 @@ def _settings_options(command: CommandT) -> CommandT:
 def _shown(row: Setting) -> dict[str, Any]:
     if row.kind == "switch":
         return {"is_flag": True}
-    return {"metavar": {"list": "LIST", "path": "FILE", "integer": "N", "number": "N"}.get(row.kind, "TEXT")}
+    return {
+        "metavar": {"list": "LIST", "path": "FILE", "integer": "N", "number": "N", "url": "URL"}.get(
+            row.kind, "TEXT"
+        )
+    }
 
 
 def _default(row: Setting) -> str:
@@ -57,6 +63,7 @@ def serve(check: bool, as_json: bool, **flags: Any) -> None:
     environment = read_environment(os.environ, Path.cwd())
     settings = load_settings(environment, flags)
     registry, source, version = first_registry(settings, environment)
+    # also where each worker will make its own: what is wrong is told before any begins
     app = create_app(settings, registry, source=source, version=version)
     facts = {
         "source": source,
@@ -69,7 +76,28 @@ def serve(check: bool, as_json: bool, **flags: Any) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    _run(app, settings, facts, as_json)
+    workers = settings.workers or os.cpu_count() or 1
+
+    def make() -> _Server:
+        if workers == 1:
+            return ProxyServer(app)
+        return Supervisor(settings, FleetWatch(settings, registry, source, version), environment, workers)
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(make, settings, facts, as_json))
+
+
+class _Server(Protocol):
+    """One process or several, started and stopped alike."""
+
+    async def start(self) -> str:
+        """Listen; returns the base URL."""
+
+    async def stop(self, hurry: asyncio.Event) -> ShutdownReport:
+        """End in good order, or at once when ``hurry`` is set."""
+
+    def hang_up(self) -> None:
+        """SIGHUP came."""
 
 
 def _print_check(settings: Settings, facts: dict[str, Any], as_json: bool) -> None:
@@ -85,23 +113,9 @@ def _print_check(settings: Settings, facts: dict[str, Any], as_json: bool) -> No
         click.echo(f"  {model}: {', '.join(urls) or 'no endpoints'}")
 
 
-def _run(app: web.Application, settings: Settings, facts: dict[str, Any], as_json: bool) -> None:
-    try:
-        import uvloop
-    except ImportError:  # it does not exist for every platform
-        factory = asyncio.new_event_loop
-    else:
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve(app, settings, facts, as_json))
-
-
-async def _serve(app: web.Application, settings: Settings, facts: dict[str, Any], as_json: bool) -> None:
-    server = ProxyServer(app)
-    try:
-        url = await server.start()
-    except OSError as exc:
-        raise ConfigError(_why_not(settings, exc)) from exc
+async def _serve(
+    make: Callable[[], _Server], settings: Settings, facts: dict[str, Any], as_json: bool
+) -> None:
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -111,6 +125,13 @@ async def _serve(app: web.Application, settings: Settings, facts: dict[str, Any]
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    server = make()
+    try:
+        url = await server.start()
+    except OSError as exc:
+        raise ConfigError(_why_not(settings, exc)) from exc
+    if settings.access_log_file is not None:
+        loop.add_signal_handler(signal.SIGHUP, server.hang_up)
     if as_json:
         click.echo(json.dumps({"url": url, **facts}))
     else:
@@ -119,9 +140,10 @@ async def _serve(app: web.Application, settings: Settings, facts: dict[str, Any]
     await stop.wait()
     report = await server.stop(hurry)
     if as_json:
-        click.echo(json.dumps({"stopped": True, "running": report.running, "cut": report.cut}))
+        facts = {"running": report.running, "cut": report.cut, "models": dict(report.models)}
+        click.echo(json.dumps({"stopped": True, **facts}))
     else:
-        click.echo(f"stopped: {report.running - report.cut} requests finished, {report.cut} cut")
+        click.echo(f"stopped: {report}")
 
 
 def _why_not(settings: Settings, error: OSError) -> str:

@@ -9,12 +9,15 @@ from functools import partial
 from typing import Any
 
 import rich_click as click
+from click.exceptions import Exit
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelyard.cli.tables import age, cell, is_nothing, rows, state
+from modelyard.cli.tables import age, cell, is_nothing, rows, show_holds, state
 from modelyard.cli.verbs import inventory_options, run_verb, show_outcome
+
+_EXIT_CODES = {"down": 2, "unknown": 3}
 
 # (heading, keys of which the first present one counts, how it is shown)
 Show = Callable[[Any, datetime], Text]
@@ -29,9 +32,15 @@ def _state(value: Any, _: datetime) -> Text:
     return state(value)
 
 
+def _counts(value: Any, _: datetime) -> Text:
+    items = value.items() if isinstance(value, Mapping) else ()
+    return cell(", ".join(f"{count} {name}" for name, count in items))
+
+
 _HOSTS: Sequence[Column] = (
     ("host", ("name", "host"), _cell), ("state", ("state",), _state), ("Docker", ("docker",), _cell),
-    ("GPUs", ("gpus",), _cell), ("up", ("replicas_up",), _cell), ("down", ("replicas_down",), _cell),
+    ("GPUs", ("gpus",), _cell), ("used", ("gpus_used",), _cell), ("free", ("gpus_free",), _cell),
+    ("blocked", ("gpus_blocked",), _cell), ("up", ("replicas_up",), _cell), ("down", ("replicas_down",), _cell),
     ("unknown", ("replicas_unknown",), _cell), ("note", ("reason", "note"), _cell),
 )  # fmt: skip
 _REPLICAS: Sequence[Column] = (
@@ -41,15 +50,20 @@ _REPLICAS: Sequence[Column] = (
 )  # fmt: skip
 _PROXIES: Sequence[Column] = (
     ("proxy", ("host", "name"), _cell), ("URL", ("url",), _cell), ("state", ("state",), _state),
-    ("ready", ("ready",), _cell), ("generation", ("generation",), _cell), ("models", ("models",), _cell),
+    ("ready", ("ready",), _cell), ("generation", ("generation",), _cell), ("in force", ("in_force",), _cell),
+    ("endpoints", ("endpoints",), _counts), ("models", ("models",), _cell),
 )  # fmt: skip
 _ENDPOINTS: Sequence[Column] = (
     ("model", ("model",), _cell), ("endpoint", ("id", "endpoint"), _cell), ("URL", ("url",), _cell),
     ("state", ("state",), _state),
 )  # fmt: skip
+_RELEASES: Sequence[Column] = (
+    ("model", ("model",), _cell), ("release", ("release",), _cell), ("applied", ("at",), age),
+    ("by", ("who",), _cell), ("held at", ("held_at",), _cell), ("note", ("problem",), _cell),
+)  # fmt: skip
 _SECTIONS = (
     ("hosts", "Hosts", _HOSTS), ("replicas", "Replicas", _REPLICAS),
-    ("proxies", "Proxies", _PROXIES), ("endpoints", "Endpoints", _ENDPOINTS),
+    ("proxies", "Proxies", _PROXIES), ("endpoints", "Endpoints", _ENDPOINTS), ("releases", "Releases", _RELEASES),
 )  # fmt: skip
 
 
@@ -64,10 +78,14 @@ def status(inventory: str, limit: str | None, as_json: bool) -> None:
       [cyan]modelyard status --limit gpu01 --json | jq '.replicas[] | select(.state != "up")'[/cyan]
 
     Unknown means that nobody could be asked; it is never shown as down.
-    Exit code 0: the fleet was looked at. 1: a problem was found.
+    Exit code 0: all that is wished is up. 1: the fleet could not be looked at. 2: something is down. 3: nothing is
+    known to be down, but something is unknown.
     """  # noqa: D301
     outcome = run_verb("status", inventory, limit, as_json=as_json)
     show_outcome(outcome, partial(render_status, now=datetime.now(UTC)), as_json=as_json)
+    code = _EXIT_CODES.get(str((outcome.result or {}).get("overall")), 0)
+    if code:
+        raise Exit(code)
 
 
 def render_status(console: Console, result: Mapping[str, Any], *, now: datetime) -> None:
@@ -82,6 +100,7 @@ def render_status(console: Console, result: Mapping[str, Any], *, now: datetime)
     counts = Counter(str(item.get("state") or "unknown") for item in rows(result.get("replicas")))
     told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     console.print(f"Replicas: {told}." if told else "No replica is known.")
+    show_holds(console, result)
 
 
 def _table(title: str, columns: Sequence[Column], items: Sequence[Mapping[str, Any]], now: datetime) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 _STATES = {
@@ -68,3 +69,10 @@ def age(value: Any, now: datetime) -> Text:
         if seconds >= 2 * length:
             return Text(f"{seconds // length} {unit}")
     return Text(f"{seconds} s")
+
+
+def show_holds(console: Console, result: Mapping[str, Any]) -> None:
+    """One line for each model that is held at an earlier release, and for what could not be kept of that."""
+    for held in rows(result.get("holds")):
+        for line in (held.get("text"), *(held.get("notes") or ())):
+            console.print(Text(str(line), style="yellow"), soft_wrap=True)

@@ -7,13 +7,15 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
 from modelyard.catalog.loader import load_engines
+from modelyard.errors import ConfigError
 from modelyard.registry.diff import RegistryDiff
 from modelyard.registry.environment import from_environment
 from modelyard.registry.keep import RegistryKeeper
@@ -22,20 +24,35 @@ from modelyard.registry.model import Registry
 from modelyard.registry.watch import RegistryWatcher, Signature, signature
 from modelyard.settings import Settings
 
+from .access_log import AccessLog
 from .admin_key import AdminKey, read_admin_key
-from .balancer import Balancer
-from .context import Gateway, Lifecycle
+from .balancer import Balancer, BalancerRules
+from .breaker import BreakerRules
+from .context import Gateway, Lifecycle, Peers
 from .forward import Forwarder
 from .guard import make_guard, make_on_prepare
 from .handlers import Handlers
-from .health import HealthMonitor, HealthRules
-from .metrics import Metrics, StateCollector
+from .health.monitor import HealthMonitor
+from .health.rules import HealthRules
+from .homes import ResponseHomes
+from .metrics import FleetCollector, Metrics, ProxyCollector, TallyCollector
+from .mirror import Mirror
+from .pursuits import Pursuits
+from .queue import WaitingRooms
 from .replicas import ReplicaPool
+from .retries import RetryBudget
 from .routes import ROUTES
-from .upstream import AiohttpTransport
+from .suspects import Suspects
+from .tally import Tally
+from .wire.pool import tls_context
+from .wire.transport import WireTransport
+
+if TYPE_CHECKING:
+    from .tracing import Tracing
 
 GATEWAY = web.AppKey("gateway", Gateway)
 MONITOR = web.AppKey("monitor", HealthMonitor)
+WIRE = web.AppKey("wire", WireTransport)
 
 
 def first_registry(settings: Settings, environment: dict[str, str]) -> tuple[Registry, str, Signature | None]:
@@ -50,6 +67,33 @@ def first_registry(settings: Settings, environment: dict[str, str]) -> tuple[Reg
     return load_file(settings.registry), str(settings.registry), version
 
 
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What one of several workers shares with the others, in place of parts of its own."""
+
+    pool: ReplicaPool
+    monitor: type[HealthMonitor]
+    peers: Peers
+
+
+def breaker_rules(settings: Settings) -> BreakerRules:
+    """The rules of circuit breakers that ``settings`` ask for."""
+    return BreakerRules(settings.breaker_failures, settings.breaker_open_s, settings.breaker_longest_s)
+
+
+def health_rules(settings: Settings) -> HealthRules:
+    """The rules of health that ``settings`` ask for."""
+    return HealthRules(
+        interval_s=settings.probe_interval_s,
+        timeout_s=settings.probe_timeout_s,
+        failures=settings.probe_failures,
+        successes=settings.probe_successes,
+        hung_after_s=settings.hung_after_s,
+        eject_hung=settings.hung_action == "eject",
+        busy_waiting=settings.busy_waiting,
+    )
+
+
 def create_app(
     settings: Settings,
     registry: Registry,
@@ -57,11 +101,14 @@ def create_app(
     source: str,
     version: Signature | None = None,
     clock: Callable[[], float] = time.time,
+    steady: Callable[[], float] = time.monotonic,
     rng: random.Random | None = None,
+    sharing: Sharing | None = None,
 ) -> web.Application:
     """A proxy that serves ``registry`` and follows the file ``settings.registry`` where one is set.
 
-    Raises ``ConfigError`` when the management key cannot be used. ``clock`` gives seconds since the epoch.
+    Raises ``ConfigError`` when the management key cannot be used. ``clock`` gives seconds since the epoch,
+    ``steady`` those of a clock that never goes back. ``sharing`` is for one of several workers.
     """
     admin_key = read_admin_key(settings.admin_key_file) if settings.admin_key_file else None
     chance = rng or random.Random()  # noqa: S311 - spreads load and probes, guards nothing
@@ -70,44 +117,105 @@ def create_app(
         return datetime.fromtimestamp(clock(), UTC)
 
     keeper = RegistryKeeper(registry, source, clock)
-    pool = ReplicaPool(load_engines())
-    metrics = Metrics(CollectorRegistry())
-    metrics.registry.register(StateCollector(pool, keeper, now))
-    transport = AiohttpTransport()
-    balancer = Balancer(pool, now=now, rng=chance)
-    monitor = HealthMonitor(
+    pool = sharing.pool if sharing else ReplicaPool(load_engines(), breaker_rules(settings))
+    tally = Tally()
+    transport = WireTransport(tls_context(settings.upstream_ca_file))
+    balancer = Balancer(
         pool,
-        transport.status_of,
-        HealthRules(
-            interval_s=settings.probe_interval_s,
-            timeout_s=settings.probe_timeout_s,
-            failures=settings.probe_failures,
-            successes=settings.probe_successes,
+        now=now,
+        clock=clock,
+        steady=steady,
+        rng=chance,
+        rules=BalancerRules(
+            slow_start_s=settings.slow_start_s,
+            expiry_margin_s=settings.expiry_margin_s,
+            token_s=settings.expiry_token_s,
         ),
+    )
+    monitor = (sharing.monitor if sharing else HealthMonitor)(
+        pool,
+        transport,
+        health_rules(settings),
         clock=clock,
         rng=chance,
     )
-    forwarder = Forwarder(
+    rooms = WaitingRooms(steady)
+    pursuits = Pursuits(
         balancer,
-        transport,
         registry=lambda: keeper.current,
         max_attempts=settings.max_attempts,
-        observer=metrics,
-        unreachable=monitor.mark_unreachable,
+        observer=tally,
+        watch=monitor,
+        rooms=rooms,
+        suspects=Suspects(steady, settings.suspect_s),
+        budget=RetryBudget(settings.retry_budget_percent, steady),
+        steady=steady,
+        clock=clock,
     )
-    gateway = Gateway(settings, keeper, pool, balancer, forwarder, metrics, Lifecycle(), clock)
+    # nobody has to be told before somebody waits
+    rooms.when_used(lambda: pool.when_freed(pursuits.freed))
+    monitor.listen(lambda replica, _, __: pursuits.changed(replica))
+    forwarder = Forwarder(pursuits, transport)
+    mirror = Mirror(forwarder, lambda: keeper.current, chance)
+    forwarder.copy_to(mirror.offer)
+    wanted = settings.access_log or settings.access_log_file is not None
+    access_log = AccessLog(settings.access_log_file, clock) if wanted else None
+    tracing = _tracing(settings.otel_endpoint, clock, chance) if settings.otel_endpoint else None
+    metrics = Metrics(
+        TallyCollector(tally),
+        FleetCollector(pool, now, monitor.oldest_look_s),
+        ProxyCollector(pursuits, keeper, access_log, mirror),
+    )
+    gateway = Gateway(
+        settings,
+        keeper,
+        pool,
+        monitor,
+        balancer,
+        pursuits,
+        forwarder,
+        tally,
+        metrics,
+        Lifecycle(),
+        clock,
+        ResponseHomes(clock),
+        access_log,
+        sharing.peers if sharing else None,
+        tracing,
+    )
     pool.apply(registry)
+    tally.follow(registry.models, ())
 
     def follow(newer: Registry, _: RegistryDiff) -> None:
-        for replica in pool.apply(newer)[1]:
-            metrics.forget(replica)
+        tally.follow(newer.models, pool.apply(newer)[1])
+        balancer.changed()
+        rooms.follow(newer.models)
         monitor.follow()
 
+    keeper.prepare_with(pool.prepare)
     keeper.listen(follow)
 
     async def run_transport(_: web.Application) -> AsyncIterator[None]:
         async with transport:
             yield
+
+    async def run_access_log(_: web.Application) -> AsyncIterator[None]:
+        if access_log is None:
+            yield
+            return
+        async with access_log.running():
+            yield
+
+    async def run_tracing(_: web.Application) -> AsyncIterator[None]:
+        if tracing is None:
+            yield
+            return
+        async with tracing.running():
+            yield
+
+    async def run_mirror(_: web.Application) -> AsyncIterator[None]:
+        yield
+        await mirror.close()
 
     async def run_monitor(_: web.Application) -> AsyncIterator[None]:
         monitor.follow()
@@ -129,11 +237,24 @@ def create_app(
 
     app = web.Application(middlewares=[make_guard(gateway)], client_max_size=settings.max_body_bytes)
     app.on_response_prepare.append(make_on_prepare(gateway))
-    app.cleanup_ctx.extend([run_transport, run_monitor, run_watcher])
+    app.cleanup_ctx.extend([run_access_log, run_tracing, run_transport, run_mirror, run_monitor, run_watcher])
     app[GATEWAY] = gateway
     app[MONITOR] = monitor
+    app[WIRE] = transport
     _add_routes(app, Handlers(gateway, admin_key), admin_key)
     return app
+
+
+def _tracing(endpoint: str, clock: Callable[[], float], rng: random.Random) -> Tracing:
+    """What sends traces to ``endpoint``. Raises ``ConfigError`` where the extra for it is missing."""
+    try:
+        from .tracing import Tracing, exporter_for
+    except ImportError as exc:
+        raise ConfigError(
+            f"traces are wanted (otel_endpoint is set), but OpenTelemetry is not installed ({exc.name}); "
+            "pip install 'modelyard[otel]', or take the setting away"
+        ) from exc
+    return Tracing(lambda: exporter_for(endpoint), clock, rng)
 
 
 def _add_routes(app: web.Application, handlers: Handlers, admin_key: AdminKey | None) -> None:
@@ -143,6 +264,7 @@ def _add_routes(app: web.Application, handlers: Handlers, admin_key: AdminKey | 
         handler = getattr(handlers, route.operation)
         # a name may hold slashes: Qwen/Qwen2.5-7B-Instruct is a fair alias
         path = route.path.replace("{model_id}", "{model_id:.+}")
+        path = path.replace("{response_id}", "{response_id:[A-Za-z0-9_.-]+}")
         for spelled in {path, path.rstrip("/") + "/"}:
             if route.method == "GET":
                 app.router.add_get(spelled, handler)

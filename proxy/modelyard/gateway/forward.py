@@ -1,44 +1,35 @@
-"""The single attempt loop: pick a replica, open it, and keep trying only while no byte has reached the
-client.
-"""
+"""Carrying out a pursuit with coroutines: open one replica after the other until one answers."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping
 
-from modelyard.errors import (
-    NoReplicaError,
-    UpstreamBrokenError,
-    UpstreamBusyError,
-    UpstreamConnectError,
-    UpstreamError,
-)
-from modelyard.registry.model import Model, Registry
+from modelyard.errors import UpstreamError, UpstreamLostError
+from modelyard.registry.model import Model
 
-from .balancer import Balancer
+from .in_band import in_band_error, may_become_error
+from .outcomes import FAILED, refused_head
+from .pursuit import Pursuit
+from .pursuits import Pursuits
 from .replicas import Lease, Replica
 from .upstream import Transport, UpstreamRequest, UpstreamResponse, whole
-
-_log = logging.getLogger(__name__)
-
-# A replica that answers one of these did not do the work; any other answer is an answer.
-_TRY_ELSEWHERE = frozenset({502, 503, 504})
+from .usage import AnswerMeter
+from .visit import Visit
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What to send to one replica."""
+    """What to send to one replica. A body in pieces is sent once: see ``Wish.once``."""
 
     path: str
-    body: bytes
+    body: bytes | AsyncIterable[bytes]
+    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +38,9 @@ class Wish:
 
     ``plan`` makes the call for a replica's engine and raises ``ModelyardError`` where that engine cannot do
     it. ``buffered`` reads the whole answer before anything is returned, so that a cut answer is still
-    retried.
+    retried. ``visit`` is the client's request that it is for, ``document`` its body. ``only`` is the one
+    replica that can do it. ``once`` says that the body cannot be sent again: it is called after a failure and
+    tells whether any of it has been taken already.
     """
 
     model: Model
@@ -56,167 +49,152 @@ class Wish:
     request_id: str
     key: str | None = None
     buffered: bool = False
+    visit: Visit | None = None
+    document: Mapping[str, Any] = field(default_factory=dict)
+    only: Replica | None = None
+    once: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An answer that has begun. ``first`` holds its first bytes, or all of them when the wish was
-    buffered.
+    buffered. Whoever reads on tells ``pursuit`` when the answer is cut.
     """
 
-    model: Model
+    pursuit: Pursuit
     replica: Replica
     response: UpstreamResponse
     first: bytes
-    attempts: int
 
-
-class Observer(Protocol):
-    """Whoever wants to know how attempts end."""
-
-    def attempt(self, replica: Replica, result: str) -> None:
-        """One attempt's head arrived (``ok``) or failed (an error code)."""
-
-    def first_byte(self, model: Model, seconds: float) -> None:
-        """Time from the request's acceptance to the first byte of the answer that was used."""
+    @property
+    def attempts(self) -> int:
+        """How many replicas were asked, this one included."""
+        return self.pursuit.attempts
 
 
 class Forwarder:
     """Turns wishes into open answers."""
 
-    def __init__(
-        self,
-        balancer: Balancer,
-        transport: Transport,
-        *,
-        registry: Callable[[], Registry],
-        max_attempts: int,
-        observer: Observer,
-        unreachable: Callable[[Replica, str], None],
-    ) -> None:
-        self._balancer = balancer
+    def __init__(self, pursuits: Pursuits, transport: Transport) -> None:
+        self._pursuits = pursuits
         self._transport = transport
-        self._registry = registry
-        self._max_attempts = max_attempts
-        self._observer = observer
-        self._unreachable = unreachable
+        self._copied: Callable[[Wish], None] | None = None
+
+    def copy_to(self, taker: Callable[[Wish], None]) -> None:
+        """Show ``taker`` every wish for a model that is mirrored."""
+        self._copied = taker
 
     @asynccontextmanager
     async def open(self, wish: Wish) -> AsyncIterator[Opened]:
-        """An answer to ``wish`` from the first replica that gives one.
-
-        Replicas of the wished model come first, then those of its fallbacks. Raises the last replica's
-        error, or ``NoReplicaError`` when none could be tried. Leaving the context ends the upstream request
-        and gives the replica back, on every path.
+        """An answer to ``wish`` from the first replica that gives one; see ``Pursuit.next`` for the order
+        and the errors. Leaving the context ends the upstream request and gives the replica back, on every
+        path.
         """
-        async with AsyncExitStack() as stack:
-            yield await self._first_answer(wish, stack)
+        pursuit = self._pursuits.begin(
+            wish.model,
+            request_id=wish.request_id,
+            key=wish.key,
+            origin=wish.visit,
+            document=wish.document,
+            only=wish.only,
+        )
+        if wish.visit is not None:
+            wish.visit.pursuit = pursuit
+        try:
+            if wish.model.mirror is not None and self._copied is not None:
+                self._copied(wish)
+            async with AsyncExitStack() as stack:
+                yield await self._first_answer(wish, pursuit, stack)
+        finally:
+            pursuit.finish()
 
-    async def _first_answer(self, wish: Wish, stack: AsyncExitStack) -> Opened:
-        began = time.perf_counter()
-        started = asyncio.get_running_loop().time()
-        attempts = 0
-        last: UpstreamError | None = None
-        last_replica: Replica | None = None
-        for model in fallback_chain(self._registry(), wish.model):
-            tried: set[Replica] = set()
-            while len(tried) < self._max_attempts:
-                lease = self._balancer.acquire(model, tried, wish.key)
-                if lease is None:
-                    break
-                attempts += 1
-                tried.add(lease.replica)
-                try:
-                    opened = await self._attempt(wish, model, lease, started, attempts, stack)
-                except UpstreamError as exc:
-                    last, last_replica = exc, lease.replica
-                    self._failed(wish, lease.replica, exc)
-                    if exc.code == "deadline_exceeded":
-                        # no time is left for anybody else, the fallbacks included
-                        raise self._given_up(wish, attempts, exc, lease.replica) from exc
-                    continue
-                self._observer.attempt(opened.replica, "ok")
-                self._observer.first_byte(wish.model, time.perf_counter() - began)
-                return opened
-        if last is None or last_replica is None:
-            raise NoReplicaError(
-                f"no replica of model {wish.model.id!r} can be used now: "
-                f"{self._balancer.explain(wish.model.id)}; try again shortly",
-                retry_after_s=5,
-            )
-        raise self._given_up(wish, attempts, last, last_replica)
+    async def _first_answer(self, wish: Wish, pursuit: Pursuit, stack: AsyncExitStack) -> Opened:
+        while True:
+            lease = pursuit.next()
+            if lease is None:
+                await pursuit.wait()
+                continue
+            try:
+                opened = await self._attempt(wish, pursuit, lease, stack)
+            except UpstreamError as exc:
+                pursuit.failed(exc)
+                if wish.once is not None and wish.once():
+                    raise pursuit.given_up() from exc
+                continue
+            pursuit.answered(opened.response.status)
+            return opened
 
-    async def _attempt(
-        self, wish: Wish, model: Model, lease: Lease, started: float, number: int, stack: AsyncExitStack
-    ) -> Opened:
-        replica, limits = lease.replica, model.timeouts
+    async def _attempt(self, wish: Wish, pursuit: Pursuit, lease: Lease, stack: AsyncExitStack) -> Opened:
+        replica, left_s = lease.replica, pursuit.time_left_s()
         async with AsyncExitStack() as attempt:
-            attempt.enter_context(lease)
             call = wish.plan(replica)
+            headers, trace = wish.headers, wish.visit.trace if wish.visit is not None else None
+            if trace is not None:
+                headers = trace.retold(headers, trace.attempt(replica.id, replica.model_id))
             response = await attempt.enter_async_context(
                 self._transport.open(
                     UpstreamRequest(
                         url=replica.endpoint.url + call.path,
-                        headers=wish.headers,
+                        headers=headers,
                         body=call.body,
-                        timeouts=limits,
-                        deadline=started + limits.total_s if limits.total_s else None,
+                        method=call.method,
+                        timeouts=pursuit.serving.timeouts,
+                        deadline=None if left_s is None else asyncio.get_running_loop().time() + left_s,
                     )
                 )
             )
-            if response.status in _TRY_ELSEWHERE:
-                raise UpstreamBusyError(
-                    f"it answered {response.status}",
-                    status=response.status,
-                    retry_after_s=_retry_after(response),
-                )
-            if not 200 <= response.status < 600:
-                # 101 would make a tunnel of the connection; the rest are no statuses
-                raise UpstreamBrokenError(
-                    f"it answered with the status {response.status}, which answers nothing"
-                )
-            if 300 <= response.status < 400:
-                # never followed (it could lead anywhere) and never passed on (it tells inner addresses)
-                raise UpstreamError(
-                    f"it answered with a redirect ({response.status})", code="upstream_redirect"
-                )
-            first = await (whole(response) if wish.buffered else response.chunk())
+            refused = refused_head(
+                response.status, response.headers.get("Retry-After", ""), pursuit.may_go_elsewhere
+            )
+            if refused is not None:
+                raise refused
+            metered = _Metered(response, replica)
+            first = await (whole(metered) if wish.buffered else metered.chunk())
+            if response.status == FAILED:
+                # what it says is kept until it is known whether it lives
+                first = first if wish.buffered else first + await whole(metered)
+                if await pursuit.is_dying():
+                    raise UpstreamLostError("it answered 500 and died")
+            # an engine that has begun a stream before it saw that it cannot says so in the first event
+            if metered.meter.streamed and not wish.buffered:
+                while first and may_become_error(first) and (more := await metered.chunk()):
+                    first += more
+            reported = in_band_error(first) if metered.meter.streamed else None
+            if reported is not None:
+                raise reported
+            # only now: a failed attempt's answer counts for nobody
+            pursuit.meter = metered.meter
             stack.push_async_exit(attempt.pop_all())
-            return Opened(model, replica, response, first, number)
+            return Opened(pursuit, replica, metered, first)
         raise AssertionError("unreachable: the attempt's stack swallows nothing")
 
-    def _given_up(self, wish: Wish, attempts: int, last: UpstreamError, replica: Replica) -> UpstreamError:
-        """The last replica's error in words for the client."""
-        tried = "1 replica was" if attempts == 1 else f"{attempts} replicas were"
-        return type(last)(
-            f"{tried} tried for model {wish.model.id!r}; {replica.id}: {last.message}; try again shortly",
-            code=last.code,
-            status=last.status,
-            retry_after_s=last.retry_after_s,
-        )
 
-    def _failed(self, wish: Wish, replica: Replica, error: UpstreamError) -> None:
-        self._observer.attempt(replica, error.code)
-        _log.warning("request %s: replica %s failed: %s", wish.request_id, replica.id, error.message)
-        if isinstance(error, UpstreamConnectError):
-            self._unreachable(replica, error.message)
+class _Metered:
+    """An answer whose bytes pass a meter on their way, before any translation.
 
+    Its pieces are counted on its replica too: who sends them is neither hung nor dead. Refusals do not count,
+    for an engine's front end utters them while the engine itself is stuck.
+    """
 
-def fallback_chain(registry: Registry, model: Model) -> Iterator[Model]:
-    """``model``, its fallbacks in order, then theirs; each once."""
-    seen = {model.id}
-    queue = [model]
-    while queue:
-        current = queue.pop(0)
-        yield current
-        for name in current.fallbacks:
-            following = registry.models.get(name)
-            # a model reserved for certain clients is not reached through one that is for everyone
-            if following is not None and not following.clients and name not in seen:
-                seen.add(name)
-                queue.append(following)
+    __slots__ = ("_counts", "_replica", "_response", "meter")
 
+    def __init__(self, response: UpstreamResponse, replica: Replica) -> None:
+        streamed = response.headers.get("Content-Type", "").startswith("text/event-stream")
+        self._response = response
+        self._replica = replica
+        self._counts = response.status < 300
+        self.meter = AnswerMeter(streamed=streamed, headers=response.headers)
 
-def _retry_after(response: UpstreamResponse) -> int | None:
-    text = response.headers.get("Retry-After", "")
-    return min(int(text), 3600) if text.isdecimal() and len(text) < 8 else None
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> MultiMapping[str]:
+        return self._response.headers
+
+    async def chunk(self) -> bytes:
+        data = await self._response.chunk()
+        self._replica.heard += self._counts
+        self.meter.feed(data)
+        return data

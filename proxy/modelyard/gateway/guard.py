@@ -20,10 +20,12 @@ from modelyard.errors import (
 
 from .answers import error_response
 from .context import Gateway
-from .headers import ATTEMPTS, REPLICA, REQUEST_ID, request_id
-from .keys import MODEL_LABEL, REQUEST_ID_KEY, SHAPE, STARTED
+from .headers import REQUEST_ID, cross_origin, request_id
+from .keys import REQUEST_ID_KEY, SHAPE, STARTED, VISIT
 from .relay import BrokenStreamError
 from .routes import shape_of
+from .trace import parent_of
+from .visit import Visit
 
 _log = logging.getLogger(__name__)
 
@@ -36,57 +38,59 @@ def make_guard(gateway: Gateway) -> Middleware:
         # not the loop's clock: uvloop's stands still within one turn and counts milliseconds
         started = time.perf_counter()
         identity = request_id(request.headers)
+        resource = request.match_info.route.resource
+        route = resource.canonical.rstrip("/") or "/" if resource is not None else "none"
+        visit = Visit(identity, request.method, route, request.remote or "", started)
         request[REQUEST_ID_KEY] = identity
         request[SHAPE] = shape_of(request.path)
+        request[VISIT] = visit
+        if gateway.tracing is not None:
+            visit.trace = gateway.tracing.begin(parent_of(request.headers))
         status = 500
         gateway.lifecycle.enter()
         try:
             if _is_preflight(request):
                 response: web.StreamResponse = web.Response(status=204)
             else:
-                response = await _answered(gateway, request, handler, identity)
+                response = await _answered(request, handler, visit)
             status = response.status
+            if isinstance(response, web.Response) and response.content_length:
+                visit.size = response.content_length
             return response
         except asyncio.CancelledError:
             # the client closed its connection, or the grace of a shutdown is over
             status = ClientGoneError.status
+            visit.error = ClientGoneError.code
             raise
         finally:
             gateway.lifecycle.leave()
-            resource = request.match_info.route.resource
-            route = resource.canonical.rstrip("/") or "/" if resource is not None else "none"
-            gateway.metrics.request(
-                route, request.get(MODEL_LABEL, ""), status, time.perf_counter() - started
-            )
+            gateway.ended(visit, status)
 
     return guard
 
 
-async def _answered(
-    gateway: Gateway, request: web.Request, handler: Handler, identity: str
-) -> web.StreamResponse:
+async def _answered(request: web.Request, handler: Handler, visit: Visit) -> web.StreamResponse:
     """The handler's answer, or its error in the route's shape."""
+    identity = visit.request_id
     try:
         return await handler(request)
     except BrokenStreamError as exc:
-        replica = gateway.pool.get(exc.response.headers.get(REPLICA, ""))
-        if replica is not None:
-            gateway.metrics.broken_stream(replica)
+        visit.error = exc.cause.code
         return exc.response
-    except ClientGoneError as exc:
-        return error_response(exc, request[SHAPE], identity)
     except ModelyardError as exc:
-        return error_response(exc, request[SHAPE], identity)
+        error = exc
     except web.HTTPException as exc:
-        return error_response(_told(request, exc), request[SHAPE], identity)
+        error = _told(request, exc)
     except Exception:
         _log.exception("request %s: %s %s failed in the proxy", identity, request.method, request.path)
+        error = ModelyardError(f"the proxy failed; tell the operator the request id {identity}")
         if request.get(STARTED):
+            visit.error = error.code
             if request.transport is not None:
                 request.transport.close()
             raise
-        fault = ModelyardError(f"the proxy failed; tell the operator the request id {identity}")
-        return error_response(fault, request[SHAPE], identity)
+    visit.error = error.code
+    return error_response(error, request[SHAPE], identity)
 
 
 def _told(request: web.Request, error: web.HTTPException) -> ModelyardError:
@@ -118,7 +122,6 @@ def _is_preflight(request: web.Request) -> bool:
 def make_on_prepare(gateway: Gateway) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """Headers that every answer carries, streams included."""
     origins = frozenset(gateway.settings.allowed_origins)
-    exposed = ", ".join((REQUEST_ID, REPLICA, ATTEMPTS))
 
     async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
         request[STARTED] = True
@@ -128,14 +131,10 @@ def make_on_prepare(gateway: Gateway) -> Callable[[web.Request, web.StreamRespon
             response.headers[REQUEST_ID] = identity
         if gateway.lifecycle.draining:
             response.force_close()
-        origin = request.headers.get(hdrs.ORIGIN)
-        if origins and "*" not in origins:
-            # also where no origin was named: a cache must not give that answer to a browser
-            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
-        if origin is None or not origins & {origin, "*"}:
+        told = cross_origin(origins, request.headers.get(hdrs.ORIGIN))
+        response.headers.extend(told)
+        if hdrs.ACCESS_CONTROL_ALLOW_ORIGIN not in dict(told):
             return
-        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*" if "*" in origins else origin
-        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = exposed
         if _is_preflight(request):
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = "GET, POST, OPTIONS"
             wanted = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS)

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from aiohttp import web
 
 from modelyard import __version__
 from modelyard.errors import UnauthorizedError
 
+from . import replica_admin, request_admin
 from .admin_key import AdminKey
 from .answers import Shape
 from .context import Gateway
-from .dialects import backend, openai, tgi
+from .dialects import backend, openai
 from .dialects.bodies import read_object
+from .dialects.completions import CHAT, TEXT
+from .dialects.tgi import serving
 from .keys import SHAPE
 from .routes import ROUTES
+from .tgi_handlers import METRICS_TYPE, TgiHandlers
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Handlers:
+class Handlers(TgiHandlers):
     """The operations, by name. Each method is one operation of ``routes.ROUTES``."""
 
     def __init__(self, gateway: Gateway, admin_key: AdminKey | None) -> None:
-        self._gateway = gateway
+        super().__init__(gateway)
         self._admin_key = admin_key
 
     async def info(self, _: web.Request) -> web.Response:
@@ -91,8 +94,8 @@ class Handlers:
         body, raw = await read_object(request, self._gateway.settings.body_timeout_s)
         if "inputs" in body:
             request[SHAPE] = Shape.TGI
-            return await tgi.generate(self._gateway, request, body, raw)
-        return await backend.generate(self._gateway, request, body)
+            return await serving.generate(self._gateway, request, body, raw)
+        return await backend.generate(self._gateway, request, body, raw)
 
     async def openai_models(self, _: web.Request) -> web.Response:
         """``GET /v1/models``."""
@@ -105,17 +108,18 @@ class Handlers:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/chat/completions``."""
-        return await openai.completion(self._gateway, request, "/v1/chat/completions")
+        return await openai.completion(self._gateway, request, CHAT)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/completions``."""
-        return await openai.completion(self._gateway, request, "/v1/completions")
+        return await openai.completion(self._gateway, request, TEXT)
 
     async def metrics(self, _: web.Request) -> web.Response:
         """``GET /metrics``."""
+        peers = self._gateway.peers
         return web.Response(
-            body=self._gateway.metrics.render(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+            body=await self._gateway.metrics.page() if peers is None else await peers.metrics(),
+            headers={"Content-Type": METRICS_TYPE},
         )
 
     async def admin_registry(self, request: web.Request) -> web.Response:
@@ -127,10 +131,10 @@ class Handlers:
                 "source": status.source,
                 "generation": registry.generation,
                 "in_step": status.in_step,
-                "taken_at": _time(status.taken_at),
+                "taken_at": replica_admin.as_time(status.taken_at),
                 "taken": status.taken,
                 "refused": status.refused,
-                "refused_at": _time(status.refused_at),
+                "refused_at": replica_admin.as_time(status.refused_at),
                 "missing": status.missing,
                 "problems": list(status.problems),
                 "models": {
@@ -147,28 +151,51 @@ class Handlers:
         """``GET /admin/replicas``."""
         self._only_admin(request)
         now = datetime.fromtimestamp(self._gateway.clock(), UTC)
-        rows: list[dict[str, Any]] = [
-            {
-                "id": replica.id,
-                "model": replica.model_id,
-                "url": replica.endpoint.url,
-                "engine": replica.engine.name,
-                "state": replica.state(now).value,
-                "health": replica.health.state.value,
-                "reason": replica.health.reason,
-                "since": _time(replica.health.since or None),
-                "probed_at": _time(replica.health.probed_at),
-                "in_flight": replica.in_flight,
-                "weight": replica.endpoint.weight,
-            }
-            for replica in self._gateway.pool.everyone()
-        ]
-        return web.json_response({"replicas": rows})
+        page = await replica_admin.list_page(self._gateway.pool.everyone(), now)
+        return web.Response(text=page, content_type="application/json")
+
+    async def admin_requests(self, request: web.Request) -> web.Response:
+        """``GET /admin/requests``."""
+        self._only_admin(request)
+        return web.json_response(await request_admin.running(self._gateway, request.query.get("limit")))
+
+    async def admin_suspects(self, request: web.Request) -> web.Response:
+        """``GET /admin/suspects``."""
+        self._only_admin(request)
+        return web.json_response(request_admin.suspects(self._gateway))
+
+    async def admin_explain(self, request: web.Request) -> web.Response:
+        """``GET /admin/explain``."""
+        self._only_admin(request)
+        name, session = request.query.get("model"), request.query.get("session")
+        return web.json_response(request_admin.explain(self._gateway, name, session))
+
+    async def admin_drain_replica(self, request: web.Request) -> web.Response:
+        """``POST /admin/replicas/{replica_id}/drain``."""
+        return self._drained_one(request, drained=True)
+
+    async def admin_undrain_replica(self, request: web.Request) -> web.Response:
+        """``POST /admin/replicas/{replica_id}/undrain``."""
+        return self._drained_one(request, drained=False)
+
+    async def admin_drain(self, request: web.Request) -> web.Response:
+        """``POST /admin/drain``."""
+        return await self._drained_many(request, drained=True)
+
+    async def admin_undrain(self, request: web.Request) -> web.Response:
+        """``POST /admin/undrain``."""
+        return await self._drained_many(request, drained=False)
+
+    def _drained_one(self, request: web.Request, *, drained: bool) -> web.Response:
+        self._only_admin(request)
+        replica_id = request.match_info["replica_id"]
+        return web.json_response(replica_admin.drain_one(self._gateway, replica_id, drained=drained))
+
+    async def _drained_many(self, request: web.Request, *, drained: bool) -> web.Response:
+        self._only_admin(request)
+        body, _ = await read_object(request, self._gateway.settings.body_timeout_s)
+        return web.json_response(replica_admin.drain_many(self._gateway, body, drained=drained))
 
     def _only_admin(self, request: web.Request) -> None:
         if self._admin_key is None or not self._admin_key.accepts(request.headers.get("Authorization", "")):
             raise UnauthorizedError("the management key is needed: send Authorization: Bearer <key>")
-
-
-def _time(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from multidict import CIMultiDict, MultiMapping
 
 from modelyard.settings import Network
+
+from .wire.framing import Field, Head
 
 REQUEST_ID = "x-modelyard-request-id"
 REPLICA = "x-modelyard-replica"
@@ -51,16 +54,22 @@ _NOT_DOWNSTREAM = _HOP_BY_HOP | frozenset(
 )
 # what aiohttp's lenient reader of answers lets in, and its writer refuses
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROLS = bytes(set(range(32)) - {9, 10, 13}) + b"\x7f"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def request_id(client: Mapping[str, str]) -> str:
     """The client's own request id where it is harmless, a new one otherwise."""
+    return given_id(client) or uuid.uuid4().hex
+
+
+def given_id(client: Mapping[str, str]) -> str | None:
+    """The client's own request id where it has a harmless one."""
     for name in (REQUEST_ID, "x-request-id"):
         given = client.get(name, "")
         if _SAFE_ID.fullmatch(given):
             return given
-    return uuid.uuid4().hex
+    return None
 
 
 def to_upstream(client: MultiMapping[str], identity: str, *, trusted: bool) -> CIMultiDict[str]:
@@ -87,16 +96,57 @@ def to_client(upstream: MultiMapping[str]) -> CIMultiDict[str]:
     """The headers of an engine's answer that its client gets; a content length stays, for the bytes do
     too.
     """
-    refused = _NOT_DOWNSTREAM | _named_by_connection(upstream.getall("connection", []))
+    named = _named_by_connection(upstream.getall("connection", []))
     headers: CIMultiDict[str] = CIMultiDict()
     for name, value in upstream.items():
-        lowered = name.lower()
-        if lowered in refused or lowered.startswith(("access-control-", "x-modelyard-")):
-            continue
-        if _UNPRINTABLE.search(name + value):
-            continue
-        headers.add(name, value)
+        if goes_down(name) and name.lower() not in named and not _UNPRINTABLE.search(name + value):
+            headers.add(name, value)
     return headers
+
+
+@lru_cache(maxsize=4096)
+def goes_down(name: str) -> bool:
+    """Whether a header of an engine's answer is the client's business, as far as its name tells."""
+    lowered = name.lower()
+    return lowered not in _NOT_DOWNSTREAM and not lowered.startswith(("access-control-", "x-modelyard-"))
+
+
+def lines_to_client(head: Head) -> bytes:
+    """``to_client`` for a head in bytes, as lines."""
+    named = head.named
+    fields = [field for field in head.fields if field[2] not in named] if named else head.fields
+    if head.status == 204:
+        # RFC 9110, section 8.6: such an answer has no length, whatever an engine says
+        fields = [field for field in fields if field[2] != b"content-length"]
+    return b"".join(map(_line_down, fields))
+
+
+def _line_down(field: Field) -> bytes:
+    return _short_line_down(field) if len(field[1]) < 200 else _made_line_down(field)
+
+
+def _made_line_down(field: Field) -> bytes:
+    name, value, _ = field
+    if not goes_down(name.decode("latin-1")) or len(value.translate(None, _CONTROLS)) != len(value):
+        return b""
+    return b"%b: %b\r\n" % (name, value)
+
+
+_short_line_down = lru_cache(maxsize=2048)(_made_line_down)
+
+
+def cross_origin(origins: Collection[str], origin: str | None) -> list[tuple[str, str]]:
+    """What an answer tells browsers, where pages from ``origins`` may ask and this one comes from
+    ``origin``.
+    """
+    told: list[tuple[str, str]] = []
+    if origins and "*" not in origins:
+        # also where no origin was named: a cache must not give that answer to a browser
+        told.append(("Vary", "Origin"))
+    if origin is not None and ("*" in origins or origin in origins):
+        told.append(("Access-Control-Allow-Origin", "*" if "*" in origins else origin))
+        told.append(("Access-Control-Expose-Headers", f"{REQUEST_ID}, {REPLICA}, {ATTEMPTS}"))
+    return told
 
 
 def is_trusted(peer: str | None, networks: Sequence[Network]) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from .answers import Shape
+from .visit import Visit
 
 REQUEST_ID_KEY = web.RequestKey("modelyard.request_id", str)
 SHAPE = web.RequestKey("modelyard.shape", Shape)
-MODEL_LABEL = web.RequestKey("modelyard.model", str)
+VISIT = web.RequestKey("modelyard.visit", Visit)
 STARTED = web.RequestKey("modelyard.started", bool)

@@ -1,134 +1,279 @@
-"""Prometheus metrics of one proxy, in a registry of their own."""
+"""Prometheus metrics of one proxy, rendered from what was counted and what is true when they are asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from modelyard.registry.keep import RegistryKeeper
-from modelyard.registry.model import Model
 
-from .replicas import Replica, ReplicaPool, ReplicaState
-
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+from .access_log import AccessLog
+from .breaker import BreakerState
+from .metric_rows import (
+    ATTEMPTS,
+    BREAKER,
+    BROKEN,
+    BUDGET_REFUSED,
+    ENGINE_KV_USAGE,
+    ENGINE_RUNNING,
+    ENGINE_WAITING,
+    FALLBACKS,
+    FIRST_BYTE,
+    FIRST_TOKEN,
+    GENERATION,
+    HUNG,
+    IN_FLIGHT,
+    IN_STEP,
+    LOG_DROPPED,
+    MIRRORED,
+    MIRRORED_NOT,
+    MODELS,
+    OLDEST_PROBE,
+    OVERHEAD,
+    PER_TOKEN,
+    QUEUE_SECONDS,
+    REFUSED,
+    REPLICA_STATE,
+    REQUEST_SECONDS,
+    REQUESTS,
+    RETRIES,
+    RUNNING,
+    SUSPECTS,
+    TAKEN,
+    TOKENS,
+    WAITING,
+    Row,
+)
+from .mirror import Mirror
+from .pursuits import Pursuits
+from .replicas import ReplicaPool
+from .tally import Histogram, Tally
 
 
 class Metrics:
-    """Counts requests and attempts; ``Observer`` of the forwarder. Labels come from the registry and the
-    route table only, never from what a client sent.
-    """
+    """The registry of one proxy. Whoever has metrics of its own registers a collector with it."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        self._requests = Counter(
-            "modelyard_requests",
-            "Requests answered, by route, model and status (499: the client left).",
-            ["route", "model", "status"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "modelyard_request_seconds",
-            "Time from a request's head to the end of its answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._first_byte = Histogram(
-            "modelyard_first_byte_seconds",
-            "Time to the first byte of an engine's answer, failed attempts included.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._attempts = Counter(
-            "modelyard_attempts",
-            "Attempts on replicas by result: ok or an error code.",
-            ["model", "replica", "result"],
-            registry=registry,
-        )
-        self._broken = Counter(
-            "modelyard_broken_streams",
-            "Answers cut after their first byte had gone out.",
-            ["model", "replica"],
-            registry=registry,
-        )
-
-    def attempt(self, replica: Replica, result: str) -> None:
-        """See ``forward.Observer``."""
-        self._attempts.labels(replica.model_id, replica.id, result).inc()
-
-    def first_byte(self, model: Model, seconds: float) -> None:
-        """See ``forward.Observer``."""
-        self._first_byte.labels(model.id).observe(seconds)
-
-    def broken_stream(self, replica: Replica) -> None:
-        """An answer of ``replica`` was cut in the middle."""
-        self._broken.labels(replica.model_id, replica.id).inc()
-
-    def request(self, route: str, model: str, status: int, seconds: float) -> None:
-        """One request has ended."""
-        self._requests.labels(route, model, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
-
-    def forget(self, replica: Replica) -> None:
-        """Drop the series of a replica that the registry no longer has."""
-        self._attempts.remove_by_labels({"replica": replica.id})
-        self._broken.remove_by_labels({"replica": replica.id})
+    def __init__(self, *collectors: Collector) -> None:
+        self._turn = asyncio.Lock()
+        self.registry = CollectorRegistry()
+        for collector in collectors:
+            self.registry.register(collector)
 
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self.registry)
 
+    def render_model(self, model_id: str) -> bytes:
+        """The same, of one model only."""
+        return generate_latest(_OfModel(self.registry, model_id))
 
-class StateCollector(Collector):
-    """Reads gauges from the live objects at scrape time, so that they cannot drift from them."""
+    async def page(self, model_id: str | None = None) -> bytes:
+        """``render`` or ``render_model`` beside the loop, one at a time: of ten thousand replicas it takes half
+        a second, in which streams go on.
+        """
+        async with self._turn:
+            if model_id is None:
+                return await asyncio.to_thread(self.render)
+            return await asyncio.to_thread(self.render_model, model_id)
 
-    def __init__(self, pool: ReplicaPool, keeper: RegistryKeeper, now: Callable[[], datetime]) -> None:
-        self._pool = pool
-        self._keeper = keeper
-        self._now = now
+
+class _OfModel(Collector):
+    """The samples of another collector that carry one model's label."""
+
+    def __init__(self, whole: Collector, model_id: str) -> None:
+        self._whole = whole
+        self._model_id = model_id
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._whole.collect():
+            mine = [sample for sample in metric.samples if sample.labels.get("model") == self._model_id]
+            if mine:
+                part = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+                part.samples = mine
+                yield part
+
+
+class Quiet(Collector):
+    """Collects in a thread beside the loop that counts: what may change its size is copied in one step."""
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: naming the metrics beforehand would mean collecting them."""
         return []
 
+
+class TallyCollector(Quiet):
+    """What has been counted since the start."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
     def collect(self) -> Iterable[Metric]:
         """One snapshot."""
-        labels = ["model", "replica"]
-        in_flight = GaugeMetricFamily(
-            "modelyard_replica_in_flight", "Requests on a replica now.", labels=labels
-        )
-        state = GaugeMetricFamily(
-            "modelyard_replica_state", "1 for the state that a replica is in.", labels=[*labels, "state"]
-        )
+        yield from self._of_routes()
+        yield from self._of_models()
+        attempts, broken = counter(ATTEMPTS), counter(BROKEN)
+        for replica, seen in list(self._tally.replicas.items()):
+            for result, count in list(seen.results.items()):
+                attempts.add_metric([seen.model_id, replica, result], count)
+            if seen.broken:
+                broken.add_metric([seen.model_id, replica], seen.broken)
+        yield attempts
+        yield broken
+
+    def _of_routes(self) -> Iterator[Metric]:
+        requests, seconds = counter(REQUESTS), _histogram(REQUEST_SECONDS)
+        for (route, model), seen in list(self._tally.routes.items()):
+            for status, count in list(seen.statuses.items()):
+                requests.add_metric([route, model, str(status)], count)
+            _add(seconds, [route, model], seen.seconds)
+        yield requests
+        yield seconds
+
+    def _of_models(self) -> Iterator[Metric]:
+        models = list(self._tally.models.items())
+        for row, name in (
+            (FIRST_BYTE, "first_byte"),
+            (FIRST_TOKEN, "first_token"),
+            (PER_TOKEN, "per_token"),
+            (QUEUE_SECONDS, "queued"),
+            (OVERHEAD, "overhead"),
+        ):
+            family = _histogram(row)
+            for model, seen in models:
+                _add(family, [model], getattr(seen, name))
+            yield family
+        tokens, retries, fallbacks = counter(TOKENS), counter(RETRIES), counter(FALLBACKS)
+        for model, seen in models:
+            tokens.add_metric([model, "prompt", "usage"], seen.prompt_tokens)
+            tokens.add_metric([model, "completion", "usage"], seen.completion_told)
+            tokens.add_metric([model, "completion", "counted"], seen.completion_counted)
+            retries.add_metric([model], seen.retries)
+            fallbacks.add_metric([model], seen.served_by_fallback)
+        yield from (tokens, retries, fallbacks)
+
+
+class FleetCollector(Quiet):
+    """What is true of the replicas, read from the live objects, so that it cannot drift from them."""
+
+    def __init__(
+        self, pool: ReplicaPool, now: Callable[[], datetime], oldest_look_s: Callable[[], float]
+    ) -> None:
+        self._pool = pool
+        self._now = now
+        self._oldest_look_s = oldest_look_s
+
+    def collect(self) -> Iterable[Metric]:
+        """One snapshot."""
+        oldest = gauge(OLDEST_PROBE)
+        oldest.add_metric([], self._oldest_look_s())
+        yield oldest
+        in_flight, state, hung = gauge(IN_FLIGHT), gauge(REPLICA_STATE), gauge(HUNG)
+        breaker = gauge(BREAKER)
+        figures = {
+            "running": gauge(ENGINE_RUNNING),
+            "waiting": gauge(ENGINE_WAITING),
+            "kv_usage": gauge(ENGINE_KV_USAGE),
+        }
         now = self._now()
-        counts: dict[str, Replica] = {}
+        seen: set[str] = set()
         for replica in self._pool.everyone():
             # a replica that moved shares its id with its successor until its last request ends
-            if replica.id in counts:
+            if replica.id in seen:
                 continue
-            counts[replica.id] = replica
-            in_flight.add_metric([replica.model_id, replica.id], replica.in_flight)
-            current = replica.state(now)
-            for each in ReplicaState:
-                state.add_metric([replica.model_id, replica.id, each.value], float(each is current))
-        status = self._keeper.status
-        yield in_flight
-        yield state
-        yield _gauge("modelyard_registry_generation", "Generation in force.", self._keeper.current.generation)
-        yield _gauge("modelyard_registry_models", "Models in force.", len(self._keeper.current.models))
-        yield _gauge("modelyard_registry_taken", "Registries taken since the start.", status.taken)
-        yield _gauge("modelyard_registry_refused", "Registries refused since the start.", status.refused)
-        yield _gauge(
-            "modelyard_registry_in_step",
-            "1 while the registry in force is what the file says, 0 while the file is refused or missing.",
-            int(status.in_step),
-        )
+            seen.add(replica.id)
+            labels = [replica.model_id, replica.id]
+            in_flight.add_metric(labels, replica.in_flight)
+            # the others are not shown as 0: ten lines more for each of perhaps thousands
+            state.add_metric([*labels, replica.state(now).value], 1.0)
+            if replica.breaker.state is not BreakerState.CLOSED:
+                breaker.add_metric([*labels, replica.breaker.state.value], 1.0)
+            hung.add_metric(labels, float(replica.health.hung_since is not None))
+            load = replica.load
+            for name, family in figures.items():
+                value = getattr(load, name, None)
+                if value is not None:
+                    family.add_metric(labels, value)
+        yield from (in_flight, state, hung, breaker, *figures.values())
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value=value)
+class ProxyCollector(Quiet):
+    """What is true of this process: its requests and its registry."""
+
+    def __init__(
+        self, pursuits: Pursuits, keeper: RegistryKeeper, access_log: AccessLog | None, mirror: Mirror
+    ) -> None:
+        self._pursuits = pursuits
+        self._mirror = mirror
+        self._keeper = keeper
+        self._access_log = access_log
+
+    def collect(self) -> Iterable[Metric]:
+        """One snapshot."""
+        running = gauge(RUNNING)
+        counts = Counter((pursuit.model.id, pursuit.state) for pursuit in list(self._pursuits.running))
+        for labels, count in counts.items():
+            running.add_metric(labels, count)
+        yield running
+        waiting = gauge(WAITING)
+        for model, count in self._pursuits.rooms.lengths().items():
+            waiting.add_metric([model], count)
+        yield waiting
+        suspects = gauge(SUSPECTS)
+        for state, count in Counter(
+            "condemned" if case.condemned else "suspected" for case in self._pursuits.suspects.all().values()
+        ).items():
+            suspects.add_metric([state], count)
+        yield suspects
+        for row, value in (
+            (BUDGET_REFUSED, self._pursuits.budget.refused),
+            (MIRRORED, self._mirror.sent),
+            (MIRRORED_NOT, self._mirror.left_out),
+        ):
+            total = counter(row)
+            total.add_metric([], value)
+            yield total
+        dropped = counter(LOG_DROPPED)
+        dropped.add_metric([], self._access_log.dropped if self._access_log else 0)
+        yield dropped
+        status, registry = self._keeper.status, self._keeper.current
+        for row, value in (
+            (GENERATION, registry.generation),
+            (MODELS, len(registry.models)),
+            (TAKEN, status.taken),
+            (REFUSED, status.refused),
+            (IN_STEP, int(status.in_step)),
+        ):
+            family = gauge(row)
+            family.add_metric([], value)
+            yield family
+
+
+def counter(row: Row) -> CounterMetricFamily:
+    """An empty family of ``row``, a counter."""
+    return CounterMetricFamily(row.name, row.help, labels=row.labels)
+
+
+def gauge(row: Row) -> GaugeMetricFamily:
+    """An empty family of ``row``, a gauge."""
+    return GaugeMetricFamily(row.name, row.help, labels=row.labels)
+
+
+def _histogram(row: Row) -> HistogramMetricFamily:
+    return HistogramMetricFamily(row.name, row.help, labels=row.labels)
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], seen: Histogram) -> None:
+    """One series of ``family``; each bucket counts what the smaller ones do too."""
+    buckets: list[tuple[str, float]] = []
+    so_far = 0
+    for bound, count in zip((*map(str, seen.bounds), "+Inf"), seen.counts, strict=True):
+        so_far += count
+        buckets.append((bound, so_far))
+    if so_far:
+        family.add_metric(labels, buckets, sum_value=seen.total)

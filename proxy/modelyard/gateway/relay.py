@@ -40,6 +40,7 @@ async def relay(request: web.Request, opened: Opened, shape: Shape, request_id: 
         try:
             data = await opened.response.chunk()
         except UpstreamError as exc:
+            opened.pursuit.finish(exc)
             _log.warning("request %s: replica %s: %s", request_id, opened.replica.id, exc.message)
             if events and tail.endswith((b"\n\n", b"\r\n\r\n")):
                 try:

@@ -5,6 +5,7 @@ No Ansible import: `check_files` reads the files themselves and knows lines and 
 models and hosts that Ansible has resolved. Both return problems and never stop at the first one.
 """
 
+from modelyard.inventory.adoption import wish_digest
 from modelyard.inventory.check import check, check_files, locate, merge, named
 from modelyard.inventory.defaults import host_settings, with_defaults
 from modelyard.inventory.hosts import HostView, Resolved, patterns_of, unknown_terms
@@ -28,5 +29,6 @@ __all__ = [
     "patterns_of",
     "read_sources",
     "unknown_terms",
+    "wish_digest",
     "with_defaults",
 ]

@@ -99,7 +99,13 @@ def _hides_placement(problem: Problem) -> bool:
     """Whether a model with this problem cannot be looked at any further."""
     if problem.code in ("missing-key", "unknown-engine"):
         return True
-    return problem.code.startswith("bad-") and problem.path[2:3] not in (("args",), ("env",), ("smoke",))
+    return problem.code.startswith("bad-") and problem.path[2:3] not in (
+        ("args",),
+        ("env",),
+        ("smoke",),
+        ("golden",),
+        ("rollout",),
+    )
 
 
 def _variables(variables: Variables, engines: Engines) -> Iterator[Problem]:

@@ -32,11 +32,14 @@ def with_defaults(model: Mapping[str, Any], engine: Mapping[str, Any]) -> dict[s
         "image": model.get("image"),
         "runtime": model.get("runtime"),
         "placement": placement,
+        "adopt": [dict(item) for item in model.get("adopt") or ()],
         "args": dict(model.get("args") or {}),
         "env": dict(model.get("env") or {}),
         "resources": dict(model.get("resources") or {}),
         "routing": {**routing, "timeouts": timeouts},
         "smoke": _filled(properties["smoke"], model.get("smoke")),
+        "rollout": _filled(properties["rollout"], model.get("rollout")),
+        "golden": _filled(properties["golden"], model["golden"]) if model.get("golden") else {},
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelyard.inventory.adoption import adopted, check_adopting_hosts
 from modelyard.inventory.fleet import Engines, is_address, port_range
 from modelyard.inventory.problems import Problem, nearest, some
 from modelyard.inventory.source import mapping
@@ -88,7 +89,8 @@ def check_placement(
     able: dict[int, list[HostView]] = {}
     for at, model in models:
         found = yield from _matching(at, model, hosts, resolved)
-        if found and model["placement"]["replicas"] > 0:
+        yield from check_adopting_hosts(at, model, [host.name for host in found], resolved.names)
+        if found and _to_place(model) > 0:
             able[at] = yield from _able(at, model, found, engines)
     demanding = [(at, model) for at, model in models if able.get(at)]
     short = False
@@ -226,9 +228,14 @@ def _obstacle(model: Mapping[str, Any], host: HostView, engines: Engines) -> tup
     return None
 
 
+def _to_place(model: Mapping[str, Any]) -> int:
+    """Replicas that need a place of their own: adopted containers have theirs, shared GPUs and odd ports included."""
+    return max(0, int(model["placement"]["replicas"]) - adopted(model))
+
+
 def _capacity(at: int, model: Mapping[str, Any], hosts: Sequence[HostView]) -> Iterator[Problem]:
     """One model against its own hosts."""
-    replicas, gpus = model["placement"]["replicas"], model["placement"]["gpus"]
+    replicas, gpus = _to_place(model), model["placement"]["gpus"]
     if gpus > 0:
         room = sum(host.gpus // gpus for host in hosts)
         if room < replicas:
@@ -270,7 +277,7 @@ def _together(
             (
                 at,
                 model,
-                model["placement"]["replicas"] * (model["placement"]["gpus"] if kind == "gpus" else 1),
+                _to_place(model) * (model["placement"]["gpus"] if kind == "gpus" else 1),
             )
             for at, model in demanding
         ]

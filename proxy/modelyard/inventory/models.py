@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from modelyard.inventory.adoption import check_adoption, needs_pin
 from modelyard.inventory.defaults import needs_weights
 from modelyard.inventory.problems import KeyPath, Problem, nearest
+from modelyard.inventory.rollouts import check_rollout
 from modelyard.inventory.schema import label
 from modelyard.inventory.source import Templated, is_known, mapping
 
@@ -23,7 +25,10 @@ def check_models(models: Any, engines: Engines) -> Iterator[Problem]:
     for at, model in entries:
         yield from _engine(at, model, label(models, at), engines)
         yield from _source(at, model, label(models, at), engines)
+        yield from check_rollout(at, model, label(models, at))
     yield from _fallbacks(entries)
+    yield from _mirrors(entries)
+    yield from check_adoption(entries)
 
 
 Entries = list[tuple[int, Mapping[str, Any]]]
@@ -173,7 +178,7 @@ def _source(at: int, model: Mapping[str, Any], name: str, engines: Engines) -> I
         ),
         ("url", "sha256", "the checksum of the file (64 hexadecimal digits), so that it can be trusted"),
     ):
-        if kinds == [kind] and pin not in given:
+        if kinds == [kind] and pin not in given and needs_pin(model):
             yield Problem(
                 f"{pin}-missing",
                 f"{kind} needs {pin} beside it.",
@@ -188,6 +193,24 @@ def _source(at: int, model: Mapping[str, Any], name: str, engines: Engines) -> I
                 (*path, pin),
                 f"Remove {pin}.",
                 model=name,
+            )
+
+
+def _mirrors(entries: Entries) -> Iterator[Problem]:
+    names = {name for _, model in entries if (name := _id(model)) is not None}
+    for at, model in entries:
+        other = mapping(mapping(model.get("routing")).get("mirror")).get("model")
+        if (
+            isinstance(other, str)
+            and not isinstance(other, Templated)
+            and (other not in names or other == _id(model))
+        ):
+            yield Problem(
+                "unknown-mirror",
+                f"there is no other model {other!r} to mirror requests to.",
+                ("models", at, "routing", "mirror", "model"),
+                nearest(other, names),
+                model=_id(model),
             )
 
 

@@ -87,6 +87,10 @@ def _problems(error: ValidationError, root: KeyPath, models: Any) -> Iterator[Pr
         for key in rule:
             if key not in instance:
                 yield Problem("missing-key", f"{key} is missing.", (*path, key), model=model)
+    elif error.validator == "anyOf":
+        keys = [key for choice in rule for key in choice["required"]]
+        message = f"asks for nothing: it needs {', '.join(keys[:-1])} or {keys[-1]}."
+        yield Problem("missing-key", message, path, model=model)
     elif "propertyNames" in error.schema_path:
         yield Problem("bad-key", f"{error.instance!r} cannot be a name here.", path, model=model)
     else:

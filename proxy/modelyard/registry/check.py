@@ -19,6 +19,7 @@ from jsonschema.validators import extend
 from modelyard.errors import did_you_mean
 
 from .problems import Path, Problem, short
+from .quick import Test, quick_test
 
 # visible ASCII; what else a path needs is percent-encoded, and a name of other letters is written xn--
 _URL_TEXT = re.compile(r"[!-~]+")
@@ -46,6 +47,11 @@ def _validator() -> Any:
     return extend(Draft202012Validator, {"pattern": _pattern})(registry_schema())  # type: ignore[no-untyped-call]
 
 
+@cache
+def _quick_test() -> Test:
+    return quick_test(registry_schema())
+
+
 def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
     # JSON Schema's `$` is the very end; Python's would let a line break through behind it
     if isinstance(value, str) and not re.fullmatch(pattern, value):
@@ -60,7 +66,9 @@ def check(data: Any, file: str, engines: Collection[str]) -> list[Problem]:
     """
     if data is None:
         return [Problem(file, (), "is empty; a registry needs at least `version: 1` and `models: {}`")]
-    problems = [Problem(file, *said) for error in _validator().iter_errors(data) for said in _say(error)]
+    problems = []
+    if not _quick_test()(data):
+        problems = [Problem(file, *said) for error in _validator().iter_errors(data) for said in _say(error)]
     models = data.get("models") if isinstance(data, dict) else None
     if isinstance(models, dict):
         problems += [Problem(file, path, message) for path, message in _beyond_schema(models, engines)]
@@ -114,6 +122,7 @@ def _beyond_schema(models: dict[Any, Any], engines: Collection[str]) -> Iterator
     sound = {name: model for name, model in models.items() if isinstance(model, dict)}
     yield from _check_aliases(sound)
     yield from _check_fallbacks(sound)
+    yield from _check_mirrors(sound)
     owners: dict[str, str] = {}
     for name, model in sound.items():
         served: dict[tuple[str, str], int] = {}
@@ -173,6 +182,21 @@ def _check_fallbacks(models: dict[str, Any]) -> Iterator[tuple[Path, str]]:
             ("models", cycle[0], "fallbacks"),
             f"fallbacks go in a circle: {' -> '.join([*cycle, cycle[0]])}",
         )
+
+
+def _check_mirrors(models: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    for name, model in models.items():
+        mirror = model.get("mirror")
+        other = mirror.get("model") if isinstance(mirror, dict) else None
+        if not isinstance(other, str):
+            continue
+        path: Path = ("models", name, "mirror", "model")
+        if other == name:
+            yield path, "a model cannot mirror itself; name another one"
+        elif other not in models:
+            yield path, f"no model has the id {other!r}{did_you_mean(other, models)}"
+        elif (task := models[other].get("task", "generate")) != model.get("task", "generate"):
+            yield path, f"{other!r} has another task ({task}); it cannot be asked the same"
 
 
 def _cycles(models: dict[str, Any]) -> Iterator[list[str]]:

@@ -58,4 +58,4 @@ def from_environment(environment: Mapping[str, str]) -> Registry:
         problems.append(f"{variables.get(problem.model or '', 'environment')}: {problem.message}")
     if problems:
         raise ConfigError("the TGI_<NAME>_ENDPOINT variables are wrong", problems)
-    return build(data)
+    return build(data, models.items())

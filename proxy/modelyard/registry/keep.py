@@ -11,6 +11,7 @@ from .diff import RegistryDiff, diff
 from .model import Registry
 
 Listener = Callable[[Registry, RegistryDiff], None]
+Preparer = Callable[[Registry, Callable[[], None]], None]
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class RegistryKeeper:
         self._current = registry
         self._clock = clock
         self._listeners: list[Listener] = []
+        self._preparers: list[Preparer] = []
         self.status = RegistryStatus(source=source, taken_at=clock())
 
     @property
@@ -49,17 +51,30 @@ class RegistryKeeper:
         """Call ``listener(registry, diff)`` after each change; it must not raise."""
         self._listeners.append(listener)
 
-    def offer(self, registry: Registry) -> RegistryDiff:
-        """Put ``registry`` in force. Raises ``RegistryRefusedError`` when its generation is lower than the
-        present one.
+    def prepare_with(self, preparer: Preparer) -> None:
+        """Let ``preparer(registry, pause)`` do in ``prepare`` what its listener would take long for."""
+        self._preparers.append(preparer)
+
+    def prepare(self, registry: Registry, pause: Callable[[], None]) -> RegistryDiff:
+        """What ``offer`` would take long for, beforehand and in a thread, which calls ``pause`` all the while.
+
+        Changes nothing that anybody can see. The present registry must not change until ``offer``. Raises what
+        ``offer`` would raise.
         """
-        if registry.generation < self._current.generation:
-            said = (
-                f"{self.status.source}: generation {registry.generation} is lower than "
-                f"{self._current.generation}, which is in force; write the file with a higher one"
-            )
-            raise RegistryRefusedError(said, [said])
-        change = diff(self._current, registry)
+        self._check(registry)
+        change = diff(self._current, registry, pause)
+        for preparer in self._preparers:
+            preparer(registry, pause)
+        return change
+
+    def offer(self, registry: Registry, change: RegistryDiff | None = None) -> RegistryDiff:
+        """Put ``registry`` in force; ``change`` is what ``prepare`` said of it.
+
+        Raises ``RegistryRefusedError`` when its generation is lower than the present one.
+        """
+        self._check(registry)
+        if change is None:
+            change = diff(self._current, registry)
         self._current = registry
         self.status.taken_at = self._clock()
         self.status.taken += 1
@@ -68,6 +83,14 @@ class RegistryKeeper:
         for listener in self._listeners:
             listener(registry, change)
         return change
+
+    def _check(self, registry: Registry) -> None:
+        if registry.generation < self._current.generation:
+            said = (
+                f"{self.status.source}: generation {registry.generation} is lower than "
+                f"{self._current.generation}, which is in force; write the file with a higher one"
+            )
+            raise RegistryRefusedError(said, [said])
 
     def refuse(self, problems: Sequence[str]) -> None:
         """Note that what the source says now is not taken, and why."""

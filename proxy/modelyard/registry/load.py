@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from modelyard.catalog.loader import load_engines
 from modelyard.errors import RegistryRefusedError
 
 from .check import check
-from .model import Endpoint, Model, Registry, Timeouts
+from .model import Endpoint, Limits, Mirror, Model, Queue, Registry, Timeouts
 from .problems import Problem, with_lines
 from .text import parse
 
@@ -23,7 +24,7 @@ MAX_FILE_BYTES = 64 * 2**20
 
 def find_problems(text: str, file: str) -> list[Problem]:
     """Everything wrong with a registry's text; empty when it is valid."""
-    return _read(text, file)[1]
+    return read(text, file)[1]
 
 
 def load_text(text: str, file: str) -> Registry:
@@ -31,11 +32,16 @@ def load_text(text: str, file: str) -> Registry:
 
     Raises ``RegistryRefusedError`` whose ``problems`` name file, model and field of every fault.
     """
-    data, problems = _read(text, file)
+    data, problems = read(text, file)
     if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise RegistryRefusedError(f"{file} is no valid registry: {count}", [str(item) for item in problems])
-    return build(data)
+        raise refusal(file, problems)
+    return build(data, data["models"].items())
+
+
+def refusal(file: str, problems: Sequence[Problem]) -> RegistryRefusedError:
+    """The error that tells all ``problems`` of a file."""
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return RegistryRefusedError(f"{file} is no valid registry: {count}", [str(item) for item in problems])
 
 
 def load_file(path: Path) -> Registry:
@@ -75,7 +81,8 @@ def _read_bytes(path: Path) -> bytes:
         return file.read(MAX_FILE_BYTES + 1)
 
 
-def _read(text: str, file: str) -> tuple[Any, list[Problem]]:
+def read(text: str, file: str) -> tuple[Any, list[Problem]]:
+    """Plain data and everything wrong with it; only data without problems may be built."""
     parsed = parse(text, file)
     if parsed.problems and parsed.data is None:
         return None, parsed.problems
@@ -83,9 +90,9 @@ def _read(text: str, file: str) -> tuple[Any, list[Problem]]:
     return parsed.data, parsed.problems + with_lines(found, parsed.lines)
 
 
-def build(data: dict[str, Any]) -> Registry:
-    """Frozen objects from data that ``check`` found nothing wrong with."""
-    models = {name: _model(name, entry) for name, entry in data["models"].items()}
+def build(data: Mapping[str, Any], entries: Iterable[tuple[str, dict[str, Any]]]) -> Registry:
+    """Frozen objects from data that ``check`` found nothing wrong with; ``entries`` are its models."""
+    models = {name: _model(name, entry) for name, entry in entries}
     aliases = {alias: model.id for model in models.values() for alias in model.aliases}
     return Registry(
         generation=int(data.get("generation", 0)),
@@ -105,6 +112,10 @@ def _model(name: str, entry: dict[str, Any]) -> Model:
         fallbacks=tuple(entry.get("fallbacks", ())),
         policy=entry.get("policy", "least_loaded"),
         timeouts=Timeouts(**timeouts),
+        limits=Limits(**entry.get("limits", {})),
+        queue=Queue(**entry["queue"]) if entry.get("queue") is not None else None,
+        canary_percent=float(entry.get("canary_percent", 0)),
+        mirror=Mirror(**entry["mirror"]) if entry.get("mirror") is not None else None,
         clients=tuple(entry.get("clients", ())),
         endpoints=tuple(_endpoint(name, item) for item in entry["endpoints"]),
     )
@@ -121,4 +132,7 @@ def _endpoint(model: str, entry: dict[str, Any]) -> Endpoint:
         state=entry.get("state", "active"),
         host=entry.get("host"),
         expires_at=datetime.fromisoformat(expires) if expires else None,
+        tier=int(entry.get("tier", 0)),
+        track=entry.get("track", "stable"),
+        max_in_flight=entry.get("max_in_flight"),
     )

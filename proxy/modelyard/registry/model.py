@@ -23,6 +23,41 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one request may ask for; ``None``: what the engine allows.
+
+    ``max_tokens`` of one answer, ``n`` and ``best_of`` answers to one prompt, ``prompts`` (or inputs, or
+    documents) in one request, ``logprobs`` told for each token, ``body_bytes`` of the request.
+    """
+
+    max_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    prompts: int | None = None
+    logprobs: int | None = None
+    body_bytes: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Where requests wait while no replica can take one: at most ``size``, each at most ``wait_s`` seconds."""
+
+    size: int = 64
+    wait_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """``percent`` of the requests are copied to the model with the id ``model``."""
+
+    model: str
+    percent: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One replica: where it answers and how it wants to be treated. ``url`` has no trailing slash."""
 
@@ -34,11 +69,14 @@ class Endpoint:
     state: str = "active"
     host: str | None = None
     expires_at: datetime | None = None
+    tier: int = 0
+    track: str = "stable"
+    max_in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model with its replicas."""
+    """One model with its replicas. ``queue`` is ``None`` where the registry leaves it to the proxy."""
 
     id: str
     name: str
@@ -48,6 +86,10 @@ class Model:
     fallbacks: tuple[str, ...] = ()
     policy: str = "least_loaded"
     timeouts: Timeouts = Timeouts()
+    limits: Limits = NO_LIMITS
+    queue: Queue | None = None
+    canary_percent: float = 0.0
+    mirror: Mirror | None = None
     clients: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from modelyard.errors import RegistryRefusedError
 
+from .apart import Pauses, load_apart, uncollected
 from .keep import RegistryKeeper
-from .load import load_text, read_text
 from .model import Registry
 
 _log = logging.getLogger(__name__)
@@ -85,23 +85,28 @@ class RegistryWatcher:
             # one: it has to stand still for a while. A renamed file is whole.
             self._settling = before
             return False
+        with uncollected():
+            return await self._take(before)
+
+    async def _take(self, version: Signature) -> bool:
         loaded = await asyncio.to_thread(self._load)
-        if await asyncio.to_thread(signature, self._path) != before:
+        if await asyncio.to_thread(signature, self._path) != version:
             return False  # it was being written while we read: look at the finished version next time
         try:
             if isinstance(loaded, RegistryRefusedError):
                 raise loaded
-            change = self._keeper.offer(loaded)
+            change = await asyncio.to_thread(self._keeper.prepare, loaded, Pauses())
+            self._keeper.offer(loaded, change)
         except RegistryRefusedError as exc:
-            self._refuse(before, exc)
+            self._refuse(version, exc)
             return False
-        self._seen = before
+        self._seen = version
         _log.info("registry %s: generation %d is in force (%s)", self._path, loaded.generation, change)
         return True
 
     def _load(self) -> Registry | RegistryRefusedError:
         try:
-            return load_text(read_text(self._path), str(self._path))
+            return load_apart(self._path, Pauses())
         except RegistryRefusedError as exc:
             return exc
         except Exception as exc:

@@ -157,9 +157,12 @@ def test_ctrl_c_stops_the_generation_and_the_program() -> None:
         command = [sys.executable, "-m", "modelyard", "chat", "demo", "hi", "--url", address]
         asking = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         with asking:
-            until(address, "requests_running", 1)
-            asking.send_signal(signal.SIGINT)
-            _, err = asking.communicate(timeout=30)
+            try:
+                until(address, "requests_running", 1)
+                asking.send_signal(signal.SIGINT)
+                _, err = asking.communicate(timeout=30)
+            finally:
+                asking.kill()
         assert (asking.returncode, err) == (130, "\nStopped.\n")
         until(address, "requests_cancelled_total", 1)
         process.kill()

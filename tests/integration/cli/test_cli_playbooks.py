@@ -107,6 +107,30 @@ def test_outside_a_checkout_it_says_what_to_set(
     assert "set it to the checkout" in json.loads(done.stdout)["error"]
 
 
+@pytest.mark.parametrize(("overall", "code"), [("up", 0), ("down", 2), ("unknown", 3)])
+def test_status_judges_by_its_exit_code(project, overall: str, code: int) -> None:
+    project.playbook("status", OK, {"hosts": [], "replicas": [], "overall": overall})
+    assert project.run("status", "--json").returncode == code
+
+
+DRIFT = {"hosts": ["gpu01"], "kinds": ["image"], "checked_at": "2026-01-01T00:00:00+00:00", "notes": []}
+UNSEEN = {"severity": "unknown", "host": "gpu01", "kind": "host", "subject": "gpu01", "field": "state"}
+
+
+def test_drift_that_could_not_be_looked_at_leaves_the_old_figures(project, tmp_path: Path) -> None:
+    path = tmp_path / "drift.prom"
+    project.playbook("drift", OK, DRIFT | {"findings": [UNSEEN]})
+    assert project.run("drift", "--prometheus", str(path)).returncode == 3
+    before = path.read_text(encoding="utf-8")
+    assert 'modelyard_drift_unknown{host="gpu01"} 1' in before
+    project.playbook("drift", "    - name: Break\n      ansible.builtin.fail:\n        msg: broken\n")
+    done = project.run("drift", "--prometheus", str(path))
+    assert (done.returncode, path.read_text(encoding="utf-8")) == (1, before)
+    project.playbook("drift", OK, DRIFT | {"findings": []})
+    done = project.run("drift", "--prometheus", str(tmp_path / "missing" / "x.prom"))
+    assert (done.returncode, "cannot be written" in done.stderr) == (1, True)
+
+
 TELL = """
     - name: Tell
       ansible.builtin.copy:

@@ -148,7 +148,7 @@ async def test_what_the_model_cannot_do_is_422_without_a_stream(tgi: aiohttp.Cli
         ("[1]", "must be a JSON object, not a list"),
         ('{"inputs": NaN}', "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
-        ('{"prompt": "x"}', "`inputs` is missing"),
+        ('{"nothing": "x"}', "`inputs` is missing"),
         ('{"inputs": 5}', "`inputs` must be a string"),
         ('{"inputs": "x", "parameters": []}', "`parameters` must be an object"),
         (

@@ -12,13 +12,14 @@ import aiohttp
 import pytest
 import uvloop
 
-from modelyard.gateway.app import GATEWAY, MONITOR, create_app, first_registry
+from modelyard.gateway.app import GATEWAY, create_app, first_registry
 from modelyard.gateway.context import Gateway
-from modelyard.gateway.health import HealthMonitor
+from modelyard.gateway.health.monitor import HealthMonitor
 from modelyard.gateway.server import ProxyServer
 from modelyard.settings import Settings
 
 from .fake_engine import FakeEngine
+from .raw_engine import RawEngine
 
 KEY = "k3y-with-enough-different-letters-42"
 
@@ -109,6 +110,13 @@ async def engines() -> AsyncIterator[Callable[[int], Awaitable[list[FakeEngine]]
 
 
 @pytest.fixture
+async def engine() -> AsyncIterator[RawEngine]:
+    one = await RawEngine().start()
+    yield one
+    await one.stop()
+
+
+@pytest.fixture
 async def start_proxy(tmp_path: Path) -> AsyncIterator[StartProxy]:
     running: list[Proxy] = []
 
@@ -132,7 +140,7 @@ async def start_proxy(tmp_path: Path) -> AsyncIterator[StartProxy]:
         first, source, version = first_registry(chosen, {})
         app = create_app(chosen, first, source=source, version=version)
         server = ProxyServer(app)
-        proxy = Proxy(server, await server.start(), app[GATEWAY], app[MONITOR], file)
+        proxy = Proxy(server, await server.start(), app[GATEWAY], app[GATEWAY].monitor, file)
         running.append(proxy)
         if probed:
             pool = proxy.gateway.pool

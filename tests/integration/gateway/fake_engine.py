@@ -27,7 +27,9 @@ class FakeEngine:
         self.probes = 0
         self.live = 200
         self.ready = 200
+        self.page = b""
         self.gate = asyncio.Event()
+        self.probe_gate: asyncio.Event | None = None
         self.abandoned = asyncio.Event()
         self.chunks: tuple[bytes, ...] = CHUNKS
         self.active = 0
@@ -56,7 +58,11 @@ class FakeEngine:
             await runner.cleanup()
 
     async def _probe(self, request: web.Request) -> web.Response:
+        if request.path == "/metrics":
+            return web.Response(body=self.page)
         self.probes += 1
+        if self.probe_gate is not None:
+            await self.probe_gate.wait()
         return web.Response(status=self.live if request.path == "/health" else self.ready)
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:

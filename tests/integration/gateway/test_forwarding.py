@@ -148,8 +148,10 @@ async def test_other_answers_are_answers(engines: Engines, start_proxy: StartPro
     second.script.append(status)
     got, data, _ = await proxy.chat()
     assert (got, data) == (status, {"error": {"message": f"engine says {status}"}})
-    assert len(first.requests) + len(second.requests) == 1
-    assert {item.health.state.value for item in proxy.gateway.pool.everyone()} == {"ready"}
+    # another replica may have room
+    assert len(first.requests) + len(second.requests) == (2 if status == 429 else 1)
+    states = {item.health.state.value for item in proxy.gateway.pool.everyone()}
+    assert states == ({"busy", "ready"} if status == 429 else {"ready"})
 
 
 async def test_fallbacks_come_after_all_replicas(engines: Engines, start_proxy: StartProxy) -> None:
@@ -228,7 +230,7 @@ async def test_a_broken_stream_is_never_ended_politely(
         assert got == CHUNKS[0] + CHUNKS[1][:7]
     assert len(first.requests) + len(second.requests) == 1
     await until(lambda: proxy.gateway.lifecycle.active == 0, "the request has ended")
-    assert b"modelyard_broken_streams_total" in proxy.gateway.metrics.render()
+    assert b"modelyard_broken_streams_total{" in proxy.gateway.metrics.render()
 
 
 async def test_a_cut_answer_that_was_read_whole_is_retried(engines: Engines, start_proxy: StartProxy) -> None:

@@ -149,7 +149,7 @@ async def test_shutdown_finishes_what_has_begun(engines: Engines, start_proxy: S
     status, data, _ = await stream
     assert (status, data) == (200, b"".join(CHUNKS))
     report = await stopping
-    assert (report.running, report.cut) == (1, 0)
+    assert (report.running, report.cut, report.models) == (1, 0, {})
 
 
 async def test_ready_turns_false_before_the_port_closes(engines: Engines, start_proxy: StartProxy) -> None:
@@ -172,7 +172,8 @@ async def test_shutdown_cuts_what_does_not_end(engines: Engines, start_proxy: St
     stream = asyncio.create_task(proxy.chat(stream=True))
     await until(lambda: engine.active == 1, "the stream runs")
     report = await proxy.server.stop()
-    assert (report.running, report.cut) == (1, 1)
+    assert (report.running, report.cut, report.models) == (1, 1, {"m": 1})
+    assert str(report) == "0 requests finished, 1 cut (1 of m)"
     with pytest.raises(aiohttp.ClientError):
         await stream
     await until(engine.abandoned.is_set, "the engine is told")

@@ -3,16 +3,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.catalog.loader import load_engines
-from modelyard.gateway.balancer import Balancer, pick
-from modelyard.gateway.replicas import HealthState, HealthView, Lease, ReplicaPool
+from modelyard.gateway.policies import pick
+from modelyard.gateway.replicas import HealthState, Lease, ReplicaPool
 from modelyard.registry.load import load_text
+
+from .stage import Stage
 
 POLICIES = ["round_robin", "least_loaded", "power_of_two", "session_hash", "prefix_hash"]
 
@@ -102,11 +103,8 @@ models:
 
 
 def test_choosing_counts_and_what_was_tried_is_left_out() -> None:
-    pool = ReplicaPool(load_engines())
-    registry = load_text(TWO, "r")
-    pool.apply(registry)
-    model = registry.models["m"]
-    balancer = Balancer(pool, now=lambda: datetime.now(UTC), rng=random.Random(1))
+    stage = Stage(TWO)
+    balancer, model = stage.balancer, stage.registry.models["m"]
     first = balancer.acquire(model, set())
     assert first is not None
     second = balancer.acquire(model, {first.replica})
@@ -124,12 +122,9 @@ def test_choosing_counts_and_what_was_tried_is_left_out() -> None:
 
 @pytest.mark.parametrize(("state", "chosen"), [("ready", {"a"}), ("failing", {"b"}), ("starting", {"b"})])
 def test_the_unknown_are_used_only_when_none_is_ready(state: str, chosen: set[str]) -> None:
-    pool = ReplicaPool(load_engines())
-    pool.apply(load_text(TWO, "r"))
-    replica = pool.get("a")
-    assert replica is not None
-    replica.health = HealthView(state=HealthState(state))
-    balancer = Balancer(pool, now=lambda: datetime.now(UTC), rng=random.Random(1))
+    stage = Stage(TWO, ready=False)
+    stage.set_health("a", HealthState(state))
+    balancer = stage.balancer
     assert {item.id for item in balancer.usable("m")} == chosen
     assert balancer.available("m") is (state == "ready")
 

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
-import asyncio
-import random
-from collections import deque
-
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.catalog.loader import load_engines
-from modelyard.errors import UpstreamConnectError
-from modelyard.gateway.health import Finding, HealthMonitor, HealthRules, next_health
-from modelyard.gateway.replicas import HealthState, HealthView, ReplicaPool
-from modelyard.registry.load import load_text
+from modelyard.errors import UpstreamBrokenError, UpstreamConnectError, UpstreamError, UpstreamTimeoutError
+from modelyard.gateway.health.rules import (
+    Finding,
+    HealthRules,
+    in_service,
+    next_health,
+    of_error,
+    of_status,
+)
+from modelyard.gateway.replicas import HealthState, HealthView
 
 RULES = HealthRules(failures=3, successes=2)
-ONE = "version: 1\nmodels: {m: {endpoints: [{id: a, url: 'http://h:1', engine: vllm}]}}"
+UP, FULL, LATE, DOWN = Finding.READY, Finding.BUSY, Finding.LATE, Finding.DOWN
+READY, BUSY, FAILING = HealthState.READY, HealthState.BUSY, HealthState.FAILING
 
 
 def walk(*findings: Finding) -> list[HealthState]:
@@ -26,97 +29,98 @@ def walk(*findings: Finding) -> list[HealthState]:
     return states
 
 
-def test_the_first_finding_counts_at_once() -> None:
-    assert walk(Finding.READY) == [HealthState.READY]
-    assert walk(Finding.NOT_READY) == [HealthState.STARTING]
-    assert walk(Finding.DOWN) == [HealthState.FAILING]
+@pytest.mark.parametrize(
+    ("finding", "state"),
+    [
+        (Finding.READY, HealthState.READY),
+        (Finding.BUSY, HealthState.BUSY),
+        (Finding.LATE, HealthState.FAILING),
+        (Finding.NOT_READY, HealthState.STARTING),
+        (Finding.UNAUTHORISED, HealthState.UNAUTHORISED),
+        (Finding.DOWN, HealthState.FAILING),
+    ],
+)
+def test_the_first_finding_counts_at_once(finding: Finding, state: HealthState) -> None:
+    assert walk(finding) == [state]
 
 
 def test_a_ready_replica_leaves_after_three_and_returns_after_two() -> None:
-    ready, failing = HealthState.READY, HealthState.FAILING
-    down, up = Finding.DOWN, Finding.READY
-    assert walk(up, down, down, up, down, down, down, up, up) == [
-        ready, ready, ready, ready, ready, ready, failing, failing, ready,
+    assert walk(UP, DOWN, DOWN, UP, DOWN, DOWN, DOWN, UP, UP) == [
+        READY, READY, READY, READY, READY, READY, FAILING, FAILING, READY,
     ]  # fmt: skip
 
 
-def test_a_starting_replica_is_ready_at_once() -> None:
-    assert walk(Finding.DOWN, Finding.NOT_READY, Finding.READY)[1:] == [
-        HealthState.STARTING,
-        HealthState.READY,
-    ]
+@pytest.mark.parametrize("first", [Finding.NOT_READY, Finding.UNAUTHORISED])
+def test_what_was_never_at_fault_is_ready_at_once(first: Finding) -> None:
+    assert walk(DOWN, first, UP)[2] is READY
+
+
+def test_a_late_replica_is_busy_until_it_is_late_for_good() -> None:
+    assert walk(UP, LATE, LATE, LATE) == [READY, BUSY, BUSY, FAILING]
+    assert walk(UP, LATE, UP) == [READY, BUSY, READY]
+    assert walk(UP, LATE, DOWN, LATE) == [READY, BUSY, BUSY, FAILING]
+
+
+def test_a_full_replica_is_never_failing_and_comes_back_like_any_other() -> None:
+    assert walk(UP, *[FULL] * 9) == [READY, *[BUSY] * 9]
+    assert walk(DOWN, FULL, FULL) == [FAILING, FAILING, BUSY]
 
 
 @given(st.lists(st.sampled_from(Finding), max_size=30))
-def test_never_ready_without_a_success_and_since_moves_only_with_the_state(findings: list[Finding]) -> None:
+def test_never_in_service_without_a_sign_of_life_and_since_moves_only_with_the_state(
+    findings: list[Finding],
+) -> None:
     view = HealthView()
-    seen_ready = False
+    alive = False
     for number, finding in enumerate(findings, start=1):
-        seen_ready |= finding is Finding.READY
+        alive |= finding in (Finding.READY, Finding.BUSY)
         following = next_health(view, finding, "x", RULES, float(number))
-        assert seen_ready or following.state is not HealthState.READY
+        assert alive or not in_service(following)
         assert (following.since == view.since) == (following.state is view.state)
         view = following
 
 
-async def test_probes_ask_the_live_then_the_ready_path_and_survive_faults() -> None:
-    pool = ReplicaPool(load_engines())
-    pool.apply(load_text(ONE, "r"))
-    replica = pool.get("a")
-    assert replica is not None
-    asked: list[str] = []
-    answers: deque[int | Exception] = deque(
-        [200, 200, RuntimeError("a fault of ours"), UpstreamConnectError("refused"), 503]
-    )
-    done = asyncio.Event()
-
-    async def fetch(url: str, timeout_s: float) -> int:
-        asked.append(url)
-        if not answers:
-            done.set()
-            return 200
-        answer = answers.popleft()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    monitor = HealthMonitor(
-        pool, fetch, HealthRules(interval_s=0.001), clock=lambda: 5.0, rng=random.Random(1)
-    )
-    monitor.follow()
-    async with asyncio.timeout(10):
-        await done.wait()
-    await monitor.close()
-    assert asked[:5] == [
-        "http://h:1/health",
-        "http://h:1/v1/models",
-        "http://h:1/health",
-        "http://h:1/health",
-        "http://h:1/health",
-    ]
-    assert replica.health.state is HealthState.READY
-    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("health")]
+@given(st.lists(st.sampled_from(Finding), max_size=30))
+def test_so_many_failures_in_a_row_and_no_fewer_take_one_out(findings: list[Finding]) -> None:
+    view = next_health(HealthView(), Finding.READY, "", RULES, 0.0)
+    row = 0
+    for finding in findings:
+        row = 0 if finding in (Finding.READY, Finding.BUSY) else row + 1
+        before, view = view, next_health(view, finding, "x", RULES, 1.0)
+        if in_service(before) and not in_service(view):
+            assert row == RULES.failures
 
 
-async def test_a_refused_request_marks_and_wakes_the_probe() -> None:
-    pool = ReplicaPool(load_engines())
-    pool.apply(load_text(ONE, "r"))
-    replica = pool.get("a")
-    assert replica is not None
-    probed = asyncio.Event()
+@pytest.mark.parametrize(
+    ("status", "finding"),
+    [
+        (204, None),
+        (401, Finding.UNAUTHORISED),
+        (403, Finding.UNAUTHORISED),
+        (429, Finding.BUSY),
+        (404, Finding.NOT_READY),
+        (503, Finding.NOT_READY),
+        (302, Finding.NOT_READY),
+    ],
+)
+def test_what_a_status_means(status: int, finding: Finding | None) -> None:
+    found = of_status("/v1/models", status, Finding.NOT_READY)
+    assert (found and found[0]) is finding
+    assert found is None or f"/v1/models answers {status}" in found[1]
 
-    async def fetch(url: str, timeout_s: float) -> int:
-        probed.set()
-        return 200
 
-    monitor = HealthMonitor(
-        pool, fetch, HealthRules(interval_s=3600), clock=lambda: 0.0, rng=random.Random(1)
-    )
-    monitor.follow()
-    async with asyncio.timeout(10):
-        await probed.wait()
-        probed.clear()
-        monitor.mark_unreachable(replica, "refused")
-        assert replica.health.failures == 1
-        await probed.wait()
-    await monitor.close()
+@pytest.mark.parametrize(
+    ("error", "quiet", "heard"),
+    [
+        (UpstreamTimeoutError("late"), Finding.LATE, Finding.BUSY),
+        (UpstreamConnectError("no connection within 5 s", status=504), Finding.DOWN, Finding.BUSY),
+        # a closed port with streams that go on is a server that is shutting down
+        (UpstreamConnectError("connection refused"), Finding.DOWN, Finding.DOWN),
+        (UpstreamBrokenError("cut"), Finding.DOWN, Finding.DOWN),
+    ],
+)
+def test_a_late_probe_is_no_failure_while_answers_flow(
+    error: UpstreamError, quiet: Finding, heard: Finding
+) -> None:
+    assert of_error(error, heard=False)[0] is quiet
+    assert of_error(error, heard=True)[0] is heard

@@ -67,7 +67,8 @@ def fake_docker(directory: Path, containers: list[dict[str, Any]], *, vanished: 
 
 def see_docker(timeout: int = 10) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     problems: list[str] = []
-    return (*docker.containers("modelyard", timeout, problems), problems)
+    state, ours, foreign, _ = docker.containers("modelyard", timeout, problems)
+    return state, ours, foreign, problems
 
 
 def test_no_docker_is_absent(programs: Path) -> None:
@@ -120,6 +121,28 @@ def test_ours_and_foreign_are_told_apart(programs: Path) -> None:
 def test_states(programs: Path, status: str, state: str) -> None:
     fake_docker(programs, [container("ours", status, labels=LABELS)])
     assert see_docker()[1][0]["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        # replaced, and the change is not confirmed yet
+        ({"m": "running", "m.previous": "exited"}, ("m", "up", "m.previous", "down")),
+        # cut off while it was replaced
+        ({"m": "running", "m.next": "created"}, ("m", "up", None, None)),
+        ({"m.previous": "exited", "m.next": "created"}, ("m.previous", "down", None, None)),
+        # cut off while it was put back
+        ({"m.previous": "running"}, ("m.previous", "up", None, None)),
+        ({"m.previous": "running", "m": "exited"}, ("m", "down", "m.previous", "up")),
+    ],
+)
+def test_what_is_kept_of_a_replica_is_no_second_replica(
+    programs: Path, there: dict[str, str], expected: tuple[Any, ...]
+) -> None:
+    fake_docker(programs, [container(name, status, labels=LABELS) for name, status in there.items()])
+    (replica,) = see_docker()[1]
+    kept = replica["previous"] or {"name": None, "state": None}
+    assert (replica["name"], replica["state"], kept["name"], kept["state"]) == expected
 
 
 def test_a_container_that_vanishes_meanwhile_does_not_hide_the_others(programs: Path) -> None:

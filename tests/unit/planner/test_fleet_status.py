@@ -49,7 +49,7 @@ def test_a_host_that_did_not_answer_hides_nothing_and_promises_nothing() -> None
     facts: dict[str, Any] = {"h": {"unreachable": True}, "quiet": {}}
     replicas = fleet_status.replica_rows(plan, facts, {})
     assert [(one["replica"], one["state"]) for one in replicas] == [("h.m.0", "unknown")]
-    hosts = fleet_status.host_rows(facts, replicas)
+    hosts = fleet_status.host_rows(facts, replicas, {})
     assert [(one["name"], one["state"], one["replicas_up"]) for one in hosts] == [
         ("h", "unknown", 0),
         ("quiet", "unknown", 0),
@@ -81,4 +81,38 @@ def test_what_is_kept_only_because_its_host_is_silent_is_not_wished() -> None:
     plan = {"assignments": [{"replica": "h.x.0", "model": "x", "host": "h", "port": 8100, "wished": False}]}
     (row,) = fleet_status.replica_rows(plan, {"h": {}}, {})
     assert (row["state"], row["wished"]) == ("unknown", False)
-    assert fleet_status.host_rows({"h": {}}, [row])[0]["replicas_wished"] == 0
+    assert fleet_status.host_rows({"h": {}}, [row], {})[0]["replicas_wished"] == 0
+
+
+def test_gpus_are_used_blocked_or_free() -> None:
+    planned = {"h": {"gpus": ["0", "1", "2", "3"], "blocked_gpus": {"2": "trainer", "0": "seen twice"}}}
+    (host,) = fleet_status.host_rows({"h": {"replicas": []}}, [row()], planned)
+    assert (host["gpus_used"], host["gpus_free"], host["gpus_blocked"]) == (1, 2, 1)
+
+
+def test_a_proxy_tells_its_endpoints_by_their_state() -> None:
+    entry = {"endpoints": [{"id": "a"}, {"id": "b", "state": "draining"}, {"id": "c", "state": "active"}]}
+    found = fleet_status.proxy_row("p", {"live": True, "registry": {"models": {"m": entry}}, "generation": 4})
+    assert (found["endpoints"], found["in_force"]) == ({"active": 2, "draining": 1}, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "up"),
+        ({"replica": {"state": "down"}}, "down"),
+        ({"replica": {"health": "refused"}}, "down"),
+        ({"replica": {"state": "down", "wished": False}}, "up"),
+        ({"replica": {"state": "unknown"}}, "unknown"),
+        ({"proxy": {"state": "down"}, "replica": {"state": "unknown"}}, "down"),
+        ({"host": {"state": "unknown"}}, "unknown"),
+        ({"host": {"state": "unknown", "name": "not asked"}}, "up"),
+    ],
+)
+def test_the_fleet_as_a_whole(changes: dict[str, dict[str, Any]], expected: str) -> None:
+    status = {
+        "hosts": [{"name": "h", "state": "up"} | changes.get("host", {})],
+        "replicas": [row() | changes.get("replica", {})],
+        "proxies": [{"host": "p", "state": "up"} | changes.get("proxy", {})],
+    }
+    assert fleet_status.overall(status, ["h", "p"]) == expected

@@ -146,6 +146,33 @@ def test_what_is_given_exists_and_is_free(fleet: Fleet) -> None:
 
 @PROFILE
 @given(fleets())
+def test_second_places_take_nothing_from_anybody(fleet: Fleet) -> None:
+    plain = run(fleet)
+    placement = place(*fleet, surges=lambda _model, _slot: True)
+    leaving = [item for item in placement.dropped if item.replica in placement.heirs]
+    heirs = set(placement.heirs.values())
+    ids = Counter([*(slot.replica for slot in placement.slots), *(item.replica for item in leaving)])
+    assert max(ids.values(), default=1) == 1
+    # what somebody has now, or is to have, whether or not it is given up on the way
+    running = [item for item in fleet[2] if item.state in (UP, UNKNOWN)]
+    others = [slot for slot in placement.slots if slot.replica not in heirs]
+    taken = {(one.host, gpu) for one in (*running, *others) for gpu in one.gpus}
+    taken |= {(one.host, one.port) for one in (*running, *others)}
+    mine = [
+        (slot.host, what)
+        for slot in placement.slots
+        if slot.replica in heirs
+        for what in (*slot.gpus, slot.port)
+    ]
+    assert taken.isdisjoint(mine)
+    assert len(mine) == len(set(mine))
+    assert len(placement.slots) == len(plain.slots)
+    assert placement.problems == plain.problems
+    assert all(item.state == UP for item in leaving)
+
+
+@PROFILE
+@given(fleets())
 def test_unknown_is_never_stopped_or_moved(fleet: Fleet) -> None:
     placement = run(fleet)
     by_id = {slot.replica: slot for slot in placement.slots}
@@ -246,3 +273,18 @@ def test_everything_that_exists_is_accounted_for(fleet: Fleet) -> None:
     there = {item.replica for item in fleet[2] if item.state != ABSENT}
     assert held | stopped == there
     assert not held & stopped
+
+
+def test_a_replica_that_moves_never_takes_the_id_of_one_that_is_there() -> None:
+    model = Model(
+        id="m", name="m", task="generate", engine="vllm", hosts=("a", "b"), pattern="all", replicas=2, gpus=0
+    )
+    # the port of a's replica is no longer its to use, and a has no other: it must go to b, where index 0 is taken
+    hosts = [Host("a", first_port=8100, last_port=8100), Host("b", first_port=8100, last_port=8105)]
+    current = [
+        Current(replica_id("a", "m", 0), "m", "a", 0, UP, (), 8101, "docker"),
+        Current(replica_id("b", "m", 0), "m", "b", 0, UP, (), 8100, "docker"),
+        Current(replica_id("a", "x", 0), "x", "a", 0, UNKNOWN, (), 8100, "docker"),
+    ]
+    placement = place([model], hosts, current)
+    assert [slot.replica for slot in placement.slots if slot.model == "m"] == ["b.m.0", "b.m.1"]

@@ -72,6 +72,7 @@ def plan_for(
     models: Sequence[Model],
     seen: Mapping[str, Mapping[str, Any] | None] | None = None,
     memory: Sequence[Mapping[str, Any]] = (),
+    **more: Any,
 ) -> Plan:
     views = []
     for name, host in HOSTS.items():
@@ -84,7 +85,7 @@ def plan_for(
             runtimes={"docker"},
         )
         views.append(one)
-    return make_plan(models, views, ENGINES)
+    return make_plan(models, views, ENGINES, **more)
 
 
 def settled(models: Sequence[Model]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -129,7 +130,8 @@ def test_a_changed_argument_replaces_exactly_that_model_and_says_why() -> None:
 
 def test_a_changed_secret_shows_without_its_value() -> None:
     facts, memory = settled([model("a", env={"HF_TOKEN": "old-secret"})])
-    plan = plan_for([model("a", env={"HF_TOKEN": "new-secret", "B": "1"})], facts, memory)
+    in_place = {"surge": False}
+    plan = plan_for([model("a", env={"HF_TOKEN": "new-secret", "B": "1"}, rollout=in_place)], facts, memory)
     assert plan["changes"][0]["reason"] == "env.B added; env.HF_TOKEN changed"
     assert plan["assignments"][0]["spec"]["env"]["HF_TOKEN"] == "new-secret"
     report = json.dumps(redacted_plan(plan))

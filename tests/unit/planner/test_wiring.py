@@ -70,12 +70,15 @@ def test_a_wrong_name_of_a_model_is_told_with_the_nearest() -> None:
 MODELS = {"a": {"endpoints": [{"id": "h.a.0"}, {"id": "h.a.1"}]}, "b": {"endpoints": [{"id": "h.b.0"}]}}
 
 
-def test_a_registry_without_the_replicas_that_are_yet_to_start() -> None:
-    assert wiring.without_endpoints(MODELS, ["h.a.1"]) == {
-        "a": {"endpoints": [{"id": "h.a.0"}]},
-        "b": {"endpoints": [{"id": "h.b.0"}]},
+def test_a_wrong_place_has_a_near_name() -> None:
+    plan = {
+        "hosts": {"gpu01": {}},
+        "registry": {"models": {"a": {}}},
+        "assignments": [{"replica": "gpu01.a.0"}],
     }
-    assert MODELS["a"]["endpoints"] == [{"id": "h.a.0"}, {"id": "h.a.1"}], "the plan itself stays as it was"
+    assert wiring.unknown_place("host", "gpu01", plan) == ""
+    assert wiring.unknown_place("host", "gpu1", plan) == "There is no host gpu1; did you mean gpu01?"
+    assert wiring.unknown_place("replica", "zzz", plan) == "There is no replica zzz; known are gpu01.a.0"
 
 
 def test_a_registry_without_one_model_or_all() -> None:

@@ -110,7 +110,7 @@ async def test_what_makes_the_reader_fail_is_refused_like_anything_else(
 
     watch.replace(document(2, b=[]))
     with monkeypatch.context() as patch:
-        patch.setattr("modelyard.registry.watch.read_text", fail)
+        patch.setattr("modelyard.registry.load.read_text", fail)
         assert not await watch.watcher.look()
         assert not await watch.watcher.look()
     assert caplog.text.count("reading it failed\n") == 1
@@ -160,7 +160,7 @@ async def test_a_file_written_while_it_is_read_is_left_for_the_next_look(
         return text
 
     with monkeypatch.context() as patch:
-        patch.setattr("modelyard.registry.watch.read_text", read_half)
+        patch.setattr("modelyard.registry.load.read_text", read_half)
         assert not await watch.watcher.look()
         assert not await watch.watcher.look()
     assert watch.path.read_text() == whole

@@ -77,7 +77,10 @@ def test_it_gives_up_at_once_when_the_process_is_gone(monkeypatch: pytest.Monkey
         ("openai", "embed", {"/v1/embeddings": (200, {"data": [{"embedding": [0.1, 0.2]}]})},
          ["/v1/embeddings"], "embedding of 2 numbers"),
         ("openai", "rerank", {"/v1/rerank": (200, {"results": [{}, {}]})}, ["/v1/rerank"], "2 documents ranked"),
+        ("openai", "classify", {"/classify": (200, {"data": [{"label": "good", "probs": [0.9, 0.1]}]})},
+         ["/classify"], "class good of 2"),
         ("openai", "transcribe", {}, [], None),
+        ("openai", "speech", {}, [], None),
     ],
 )  # fmt: skip
 def test_a_generation_of_each_kind(

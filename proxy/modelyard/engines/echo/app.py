@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from modelyard.engines.echo.bodies import BadBody, read_object
+from modelyard.engines.echo.messages import MessageRoutes
 from modelyard.engines.echo.metrics import EchoMetrics
 from modelyard.engines.echo.openai import OpenAIRoutes
 from modelyard.engines.echo.openai import error_response as openai_error
 from modelyard.engines.echo.openai_request import OpenAIError
+from modelyard.engines.echo.pooling import PoolingRoutes
 from modelyard.engines.echo.runtime import EchoSettings, Runtime
 from modelyard.engines.echo.tgi import TgiRoutes
 from modelyard.engines.echo.tgi import error_response as tgi_error
@@ -90,8 +93,27 @@ def build_app(
     async def name_instance(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["x-echo-instance"] = settings.instance
 
-    app.add_routes(OpenAIRoutes(runtime, ids, now).routes())
-    app.add_routes(TgiRoutes(runtime, version, lambda: gate.draining).routes())
+    openai, tgi = OpenAIRoutes(runtime, ids, now), TgiRoutes(runtime, version, lambda: gate.draining)
+    pooling = PoolingRoutes(runtime, openai_error)
+    app.add_routes(openai.routes())
+    if settings.like != "vllm":
+        app.add_routes(tgi.routes())
+    else:
+        app.add_routes([web.get("/health", tgi.health)])
+    if settings.like != "tgi":
+        app.add_routes(pooling.routes())
+        app.add_routes(MessageRoutes(runtime, ids, now).routes())
+
+    async def tokenize(request: web.Request) -> web.StreamResponse:
+        try:
+            asks_tgi = settings.like != "vllm" and not {"prompt", "messages"} & set(
+                await read_object(request)
+            )
+        except BadBody:
+            asks_tgi = True
+        return await (tgi.tokenize if asks_tgi or settings.like == "tgi" else pooling.tokens)(request)
+
+    app.add_routes([web.post("/tokenize", tokenize)])
     app.add_routes([web.get("/metrics", scrape)])
     app.on_response_prepare.append(name_instance)
     return app
@@ -105,7 +127,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as exc:
         return _refusal(request, exc.status, _told(request, exc))
     except ConnectionResetError:
-        raise  # the client left; there is nobody to tell
+        # the client left, so nobody reads this; raising would be logged as a fault of the engine
+        return web.Response(status=499)
     except Exception:
         _LOG.exception("request failed: %s %s", request.method, request.path)
         return _refusal(request, 500, "The engine failed; its log says why.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from modelyard.engines.echo.bodies import BadBody, read_object
-from modelyard.engines.echo.model import Finish, Params, Piece, generate
+from modelyard.engines.echo.model import Finish, Piece, generate
 from modelyard.engines.echo.openai_request import OpenAIError, OpenAIRequest, chat_request, completion_request
 from modelyard.engines.echo.runtime import EchoSettings, Runtime
 from modelyard.engines.echo.sse import EventStream
@@ -26,7 +27,7 @@ def steps(request: OpenAIRequest) -> Iterator[Step]:
     running: dict[int, Iterator[Piece]] = {}
     for place, text in enumerate(request.echoed):
         for choice in range(request.n):
-            params = Params(request.params.max_tokens, request.params.stops, rotate=choice)
+            params = replace(request.params, rotate=choice)
             running[place * request.n + choice] = generate(text, params)
     while running:
         step: Step = []

@@ -112,7 +112,12 @@ def _request(
         model=_model(fields, settings),
         echoed=echoed,
         prompt_tokens=sum(lengths),
-        params=Params(max_tokens=limit, stops=fields.strings("stop", _MOST_STOPS)),
+        params=Params(
+            max_tokens=limit,
+            stops=fields.strings("stop", _MOST_STOPS),
+            # vLLM's addition
+            include_stop=fields.flag("include_stop_str_in_output"),
+        ),
         n=fields.integer("n", 1, _MOST_CHOICES) or 1,
         stream=stream,
         include_usage=fields.child("stream_options").flag("include_usage"),

@@ -26,6 +26,7 @@ class EchoSettings:
     ``models``: served names, the first one is the model's id. ``ttft_s``: seconds until the first token.
     ``token_rate``: tokens per second and request, 0 for as fast as possible. ``max_concurrency``: requests
     that generate at once, 0 for no limit. ``max_model_len``: prompt and answer together, in tokens.
+    ``like``: whose routes it has: ``vllm``, ``tgi`` or ``all``.
     ``instance``: what the header ``x-echo-instance`` says. ``created``: Unix time for the model list.
     """
 
@@ -36,6 +37,7 @@ class EchoSettings:
     max_concurrency: int = 0
     max_model_len: int = 32_768
     created: int = 0
+    like: str = "all"
 
 
 class Runtime:

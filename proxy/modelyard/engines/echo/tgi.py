@@ -58,7 +58,7 @@ class TgiRoutes:
         self._draining = draining
 
     def routes(self) -> list[web.RouteDef]:
-        """The route table of this dialect."""
+        """The route table of this dialect; ``/tokenize`` is shared with vLLM's."""
         return [
             web.get("/", self.health),
             web.get("/health", self.health),
@@ -67,7 +67,6 @@ class TgiRoutes:
             web.post("/", self.compatible),
             web.post("/generate", self.generate),
             web.post("/generate_stream", self.generate_stream),
-            web.post("/tokenize", self.tokenize),
             web.post("/chat_tokenize", self.chat_tokenize),
         ]
 

@@ -13,13 +13,16 @@ from ..context import Gateway
 from ..forward import Call
 from ..replicas import Replica
 from .bodies import number_field, text_field
+from .limits import bounded, check_size
 from .wishes import answer_object, dumps, make_wish, told_by
 
 _DEFAULT_NEW_TOKENS = 200
 _UNPROCESSABLE = 422
 
 
-async def generate(gateway: Gateway, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+async def generate(
+    gateway: Gateway, request: web.Request, body: dict[str, Any], raw: bytes
+) -> web.StreamResponse:
     """``{"model_id", "prompt", ...}`` -> ``{"generated_text", "model_id"}``, whichever API the engine
     speaks.
     """
@@ -42,6 +45,9 @@ async def generate(gateway: Gateway, request: web.Request, body: dict[str, Any])
             param="model_id",
         )
 
+    check_size(model, len(raw))
+    options = bounded(model.limits, options, ("max_new_tokens",), status=_UNPROCESSABLE)
+
     def plan(replica: Replica) -> Call:
         if replica.engine.speaks("tgi"):
             return Call("/generate", dumps(_for_tgi(prompt, options)))
@@ -50,7 +56,7 @@ async def generate(gateway: Gateway, request: web.Request, body: dict[str, Any])
     async with gateway.forwarder.open(
         make_wish(gateway, request, model, body, plan, buffered=True)
     ) as opened:
-        answer = answer_object(opened)
+        answer = await answer_object(opened)
         text = generated_text(answer)
         if text is None:
             raise UpstreamError(f"{opened.replica.id} answered without any text", code="upstream_garbled")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web import RequestPayloadError
 
 from modelyard.errors import BadRequestError, BodyTimeoutError, BodyTooLargeError, InvalidFieldError
+
+from ..keys import VISIT
 
 
 async def read_object(request: web.Request, within_s: float) -> tuple[dict[str, Any], bytes]:
@@ -22,10 +25,9 @@ async def read_object(request: web.Request, within_s: float) -> tuple[dict[str, 
     try:
         async with asyncio.timeout(within_s):
             raw = await request.read()
+        request[VISIT].arrived = time.perf_counter()
     except TimeoutError as exc:
-        raise BodyTimeoutError(
-            f"the body was not whole within {within_s:g} s; send it faster, or ask the operator for more time"
-        ) from exc
+        raise late(within_s) from exc
     except web.HTTPRequestEntityTooLarge as exc:
         raise BodyTooLargeError(
             f"the body is larger than {request.client_max_size} bytes; "
@@ -52,6 +54,13 @@ async def read_object(request: web.Request, within_s: float) -> tuple[dict[str, 
     if not isinstance(body, dict):
         raise BadRequestError(f"the body must be a JSON object, it is {_kind(body)}", code="not_an_object")
     return body, raw
+
+
+def late(within_s: float) -> BodyTimeoutError:
+    """The refusal of a body that was not whole in time."""
+    return BodyTimeoutError(
+        f"the body was not whole within {within_s:g} s; send it faster, or ask the operator for more time"
+    )
 
 
 def text_field(body: dict[str, Any], name: str, *, status: int) -> str:

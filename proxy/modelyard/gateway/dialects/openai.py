@@ -1,4 +1,4 @@
-"""OpenAI's API: completions pass through untouched, the model list is made of the registry."""
+"""OpenAI's API: who is asked, and the model list made of the registry."""
 
 from __future__ import annotations
 
@@ -6,50 +6,20 @@ from typing import Any
 
 from aiohttp import web
 
-from modelyard.errors import BadRequestError, InvalidFieldError, NotSupportedError
 from modelyard.registry.model import Model
 
 from ..answers import Shape
 from ..context import Gateway
-from ..forward import Call
-from ..keys import REQUEST_ID_KEY
-from ..relay import relay
-from ..replicas import Replica
 from .bodies import read_object
-from .wishes import dumps, make_wish
+from .completions import Asking, answered
+from .passing import model_in
 
 
 async def completion(gateway: Gateway, request: web.Request, path: str) -> web.StreamResponse:
-    """Chat or text completions on ``path``: the body goes to a replica, its answer comes back, byte for byte.
-
-    Only ``model`` is rewritten, and only where the engine knows the model by another name.
-    """
+    """Chat or text completions on ``path``, for the model that the body names."""
     body, raw = await read_object(request, gateway.settings.body_timeout_s)
-    name = body.get("model")
-    if not isinstance(name, str) or not name:
-        raise InvalidFieldError(
-            "the body needs 'model': the id of a model, see GET /v1/models", param="model"
-        )
-    model = gateway.model(name, param="model")
-    if model.task != "generate":
-        raise BadRequestError(
-            f"model {name!r} is for the task {model.task!r}, not for generating text",
-            code="wrong_task",
-            param="model",
-        )
-    renamed: dict[str, bytes] = {name: raw}
-
-    def plan(replica: Replica) -> Call:
-        if not replica.engine.speaks("openai"):
-            raise NotSupportedError(f"the engine of model {name!r} ({replica.engine.name}) has no OpenAI API")
-        served = replica.endpoint.served_name
-        if served not in renamed:
-            renamed[served] = dumps({**body, "model": served})
-        return Call(path, renamed[served])
-
-    wish = make_wish(gateway, request, model, body, plan)
-    async with gateway.forwarder.open(wish) as opened:
-        return await relay(request, opened, Shape.OPENAI, request[REQUEST_ID_KEY])
+    model, name = model_in(gateway, body, path), str(body["model"])
+    return await answered(gateway, request, Asking(path, model, name, body, raw, Shape.OPENAI))
 
 
 def list_models(gateway: Gateway) -> dict[str, Any]:

@@ -14,9 +14,12 @@ from modelyard.registry.model import Model
 from ..context import Gateway
 from ..forward import Call, Opened, Wish
 from ..headers import ATTEMPTS, REPLICA, is_trusted, to_upstream
-from ..keys import MODEL_LABEL, REQUEST_ID_KEY
+from ..json_text import read
+from ..keys import REQUEST_ID_KEY, VISIT
 from ..replicas import Replica
+from ..upstream import whole
 
+SESSION = "X-Session-Id"
 _PREFIX_CHARS = 512
 
 
@@ -28,9 +31,12 @@ def make_wish(
     plan: Callable[[Replica], Call],
     *,
     buffered: bool = False,
+    only: Replica | None = None,
+    once: Callable[[], bool] | None = None,
 ) -> Wish:
     """The wish for ``request``; also labels the request with its model for the metrics."""
-    request[MODEL_LABEL] = model.id
+    visit = request[VISIT]
+    visit.model = model.id
     identity: str = request[REQUEST_ID_KEY]
     trusted = is_trusted(request.remote, gateway.settings.trusted_networks())
     return Wish(
@@ -38,15 +44,21 @@ def make_wish(
         plan=plan,
         headers=to_upstream(request.headers, identity, trusted=trusted),
         request_id=identity,
-        key=affinity_key(model.policy, request, body),
+        key=affinity_key(model.policy, request.headers.get(SESSION), body),
         buffered=buffered,
+        only=only,
+        once=once,
+        visit=visit,
+        document=body,
     )
 
 
-def affinity_key(policy: str, request: web.Request, body: dict[str, Any]) -> str | None:
-    """What the hash policies stick to: the session a client names, or the beginning of its prompt."""
+def affinity_key(policy: str, session: str | None, body: dict[str, Any]) -> str | None:
+    """What the hash policies stick to: the session a client names (``session`` is its header), or the
+    beginning of its prompt.
+    """
     if policy == "session_hash":
-        named = request.headers.get("X-Session-Id") or body.get("session_id") or body.get("user")
+        named = session or body.get("session_id") or body.get("user")
         return named if isinstance(named, str) else None
     if policy == "prefix_hash":
         for name in ("messages", "prompt", "inputs"):
@@ -61,26 +73,37 @@ def dumps(body: dict[str, Any]) -> bytes:
     return _written(body).encode("utf-8", "surrogatepass")
 
 
-def answer_object(opened: Opened) -> dict[str, Any]:
-    """The JSON object that a buffered engine answered with 200.
+async def answer_object(opened: Opened) -> dict[str, Any]:
+    """The JSON object that an engine answered with 200, read to its end.
 
     Raises the engine's own refusal (its status and words) or ``UpstreamError`` for what cannot be understood.
     """
-    try:
-        data = json.loads(opened.first)
-    except (ValueError, RecursionError):
-        data = None
-    status = opened.response.status
-    if status >= 400:
-        said = _words(data) or f"it answered {status}"
-        if status >= 500:
-            raise UpstreamError(f"{opened.replica.id} failed: {said}", code="upstream_failed")
-        raise ModelyardError(f"the engine refused: {said}", status=status, code="upstream_refused")
+    body = opened.first + await whole(opened.response)
+    if opened.response.status >= 400:
+        raise refusal(opened, body)
+    data = read_answer(body)
     if not isinstance(data, dict):
         raise UpstreamError(
             f"{opened.replica.id} answered with something that is no JSON object", code="upstream_garbled"
         )
     return data
+
+
+def refusal(opened: Opened, body: bytes) -> ModelyardError:
+    """The error for an answer with a status of 400 or more: a 4xx is passed on with the engine's words."""
+    status = opened.response.status
+    said = _words(read_answer(body)) or f"it answered {status}"
+    if status >= 500:
+        return UpstreamError(f"{opened.replica.id} failed: {said}", code="upstream_failed")
+    return ModelyardError(f"the engine refused: {said}", status=status, code="upstream_refused")
+
+
+def read_answer(body: bytes) -> Any:
+    """The JSON that an engine answered; ``None`` when it is none."""
+    try:
+        return read(body)
+    except ValueError:
+        return None
 
 
 def told_by(opened: Opened) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Anthropic's messages: untouched to an engine that serves them, translated for one that serves chats."""

@@ -1,0 +1,1 @@
+"""OpenAI's API for engines that speak TGI's ``/generate`` only."""

@@ -1,0 +1,1 @@
+"""What is true about each replica: alive, ready, progressing, drained, and why."""
