@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -10,11 +11,14 @@ from ansible_collections.modelyard.fleet.plugins.module_utils import fleet_statu
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
+HOST_COLUMNS = (
+    "name", "state", "docker", "gpus", "gpus_used", "gpus_free", "gpus_blocked", "replicas_up", "replicas_wished",
+)  # fmt: skip
 COLOURS = {"up": "green", "ready": "green", "down": "red", "unknown": "yellow", "not ready": "yellow"}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Arguments: ``plan`` (redacted), ``engine_hosts`` and ``proxy_hosts`` (names), ``result_file`` (optional).
+    """Arguments: ``plan`` (redacted), ``engine_hosts``, ``proxy_hosts`` and ``asked`` (names), ``result_file``.
 
     Reads three registered results of each host: ``__fleet_facts``, ``__replica_probe`` and ``__proxy_probe``.
     """
@@ -30,16 +34,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         def registered(name: str, hosts: str) -> dict[str, Any]:
             return {host: data(hostvars[host].get(name)) or {} for host in self._task.args[hosts]}
 
+        plan = data(self._task.args["plan"])
         status = compose(
-            plan=data(self._task.args["plan"]),
+            plan=plan,
             facts=registered("__fleet_facts", "engine_hosts"),
             probes=registered("__replica_probe", "engine_hosts"),
             proxies=registered("__proxy_probe", "proxy_hosts"),
         )
+        status["releases"] = releases(Path(str(plan["state_dir"])), plan)
+        status["overall"] = words.overall(status, [str(host) for host in self._task.args["asked"]])
         display = Display()
         for title, columns, rows in tables(status):
             for line, colour in render(title, columns, rows):
                 display.display(line, color=colour)
+        for held in status["holds"]:
+            display.display(held["text"], color="bright yellow")
         if self._task.args.get("result_file"):
             write_json(str(self._task.args["result_file"]), status)
         return result | {"changed": False, "status": status}
@@ -51,16 +60,36 @@ def compose(
     probes: dict[str, Any],
     proxies: dict[str, Any],
 ) -> dict[str, Any]:
-    """The whole status as plain data, keyed hosts, replicas, proxies, endpoints."""
+    """The whole status as plain data, keyed hosts, replicas, proxies, endpoints, holds."""
     replicas = words.replica_rows(plan, facts, probes)
     registries = [one["registry"] for one in proxies.values() if one.get("registry")]
     newest: dict[str, Any] = max(registries, key=lambda one: one.get("generation") or 0, default={})
     return {
-        "hosts": words.host_rows(facts, replicas),
+        "hosts": words.host_rows(facts, replicas, plan.get("hosts") or {}),
         "replicas": replicas,
         "proxies": [words.proxy_row(host, one) for host, one in sorted(proxies.items())],
         "endpoints": words.endpoint_rows(newest, replicas),
+        "holds": plan.get("holds", []),
     }
+
+
+def releases(state_dir: Path, plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The release that each wished model has now, and the one that it is held at; no row before the first deploy."""
+    from modelyard.errors import ConfigError
+    from modelyard.releases import read_releases
+
+    held = {one["model"]: one["release"] for one in plan.get("holds") or []}
+    rows = []
+    for model in sorted(plan["registry"]["models"]):
+        row: dict[str, Any] = {"model": model, "held_at": held.get(model), "problem": ""}
+        try:
+            applied = read_releases(state_dir, model).applied
+        except ConfigError as error:
+            rows.append(row | {"release": None, "at": None, "who": None, "problem": error.message})
+            continue
+        if applied is not None:
+            rows.append(row | {"release": applied.number, "at": applied.at, "who": applied.who})
+    return rows
 
 
 def tables(status: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[dict[str, Any]]]]:
@@ -69,6 +98,7 @@ def tables(status: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[dict
         row
         | {
             "ready": "yes" if row["ready"] else "no",
+            "endpoints": ", ".join(f"{count} {state}" for state, count in row["endpoints"].items()),
             "models": ", ".join(
                 model["id"] if model["available"] else f"{model['id']} (not available)"
                 for model in row["models"]
@@ -77,10 +107,11 @@ def tables(status: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[dict
         for row in status["proxies"]
     ]
     return [
-        ("Hosts", ("name", "state", "docker", "gpus", "replicas_up", "replicas_wished"), status["hosts"]),
+        ("Hosts", HOST_COLUMNS, status["hosts"]),
         ("Replicas", ("replica", "state", "health", "port", "gpus", "reason"), status["replicas"]),
-        ("Proxies", ("host", "url", "state", "ready", "generation", "models"), proxies),
+        ("Proxies", ("host", "url", "state", "ready", "generation", "endpoints", "models"), proxies),
         ("Endpoints", ("model", "id", "url", "state"), status["endpoints"]),
+        ("Releases", ("model", "release", "at", "who", "held_at", "problem"), status["releases"]),
     ]
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.modelyard.fleet.plugins.action.plan import MEMORY, read_memory
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import read_wish
 
@@ -45,7 +48,28 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result["msg"] = sound
         result["settings"] = {name: dict(host.settings) for name, host in wish.hosts.items()}
         result["state_dir"] = str(wish.state_dir)
+        result["adopt"] = to_look_for(wish.models, remembered(wish.state_dir / MEMORY))
         return result
+
+
+def to_look_for(models: list[dict[str, Any]], assignments: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """By host: names of the containers that models adopt, and ids of those that the last deploy kept as adopted."""
+    found: dict[str, set[str]] = {}
+    for model in models:
+        for item in model.get("adopt") or ():
+            found.setdefault(item["host"], set()).add(item["container"])
+    for assignment in assignments:
+        if assignment.get("adopted"):
+            found.setdefault(assignment["host"], set()).add(assignment["adopted"]["id"])
+    return {host: sorted(names) for host, names in found.items()}
+
+
+def remembered(path: Path) -> list[dict[str, Any]]:
+    """The last deploy's assignments as far as they can be read: whether they can be relied on is the plan's question."""
+    try:
+        return read_memory(path)
+    except AnsibleActionFail:
+        return []
 
 
 def _count(things: Sized, name: str) -> str:

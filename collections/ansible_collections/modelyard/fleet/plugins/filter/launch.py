@@ -1,4 +1,4 @@
-"""Filters that turn assignments of the plan into what the runtimes take."""
+"""Filters that turn what the plan holds into what modules take."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.modelyard.fleet.plugins.module_utils import launch, registry_file
+from ansible_collections.modelyard.fleet.plugins.module_utils import registry_file
 
 DOCUMENTATION = r"""
 name: launch
-short_description: Assignments of the plan as the runtimes take them
-description: See the functions of module_utils/launch.py.
+short_description: Parts of the plan as modules take them
+description: See the functions of this file and of module_utils/registry_file.py.
 """
 
 
@@ -58,62 +58,41 @@ def registry_problems(models: Any) -> list[str]:
     return [str(problem) for problem in find_problems(text, "endpoints.yml")]
 
 
-def work_lines(work: list[dict[str, Any]]) -> list[str]:
-    """One line per replica that is not left alone: what happens and why."""
-    return [
-        f"{item['replica']}: {item['action']}, {item['reason']}" for item in work if item["action"] != "keep"
-    ]
+def registry_exports(models: Any, exports: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The files that other programs read, as the module ``endpoint_registry`` takes them: path and content.
 
-
-def program_lines(result: dict[str, Any]) -> list[str]:
-    """The same for a result of the module ``supervised_program``."""
-    lines = [
-        f"{item['name']}: {item['action']}, {item['reason']}"
-        for item in result.get("programs", [])
-        if item["action"] != "keep"
-    ]
-    return [*lines, *result.get("notes", [])]
-
-
-def program_names(stops: list[dict[str, Any]], stop_timeout_s: Any) -> list[dict[str, Any]]:
-    """Stops of the plan as programs of the module ``supervised_program``."""
-    return [{"name": stop["replica"], "stop_timeout_s": int(stop_timeout_s)} for stop in stops]
-
-
-def writable_directories(assignments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Directories of the host that containers write to, with the user who must own them."""
-    found: dict[str, dict[str, Any]] = {}
-    for assignment in assignments:
-        spec = assignment["spec"]
-        user, _, group = str(spec.get("user") or "0").partition(":")
-        for mount in spec.get("mounts") or []:
-            if not mount["read_only"]:
-                found[mount["source"]] = {"path": mount["source"], "owner": user, "group": group or user}
-    return list(found.values())
+    ``models`` without a fault; ``exports`` name format, path and, where not all models are meant, ``models``.
+    """
+    if not exports:
+        return []
+    try:
+        from modelyard.errors import ConfigError
+        from modelyard.registry import exports as formats
+        from modelyard.registry.load import load_text
+    except ImportError as error:
+        raise AnsibleFilterError(
+            "Exports of the registry need the Python package modelyard beside Ansible: install modelyard[deploy]."
+        ) from error
+    paths = [str(item["path"]) for item in exports]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise AnsibleFilterError(f"{path} is the path of two exports: each needs a file of its own.")
+    try:
+        registry = load_text(registry_file.render(json.loads(json.dumps(models)), 1), "endpoints.yml")
+        return [
+            {
+                "path": str(item["path"]),
+                "content": formats.export(registry, item["format"], item.get("models") or ()),
+            }
+            for item in exports
+        ]
+    except ConfigError as error:
+        raise AnsibleFilterError(f"An export of the registry cannot be made. {error.message}") from error
 
 
 def without_env(assignments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Assignments without their environments, for tasks that need none and may be logged."""
     return [{**item, "spec": {**item["spec"], "env": {}}} for item in assignments]
-
-
-def failure_lines(results: list[dict[str, Any]]) -> str:
-    """The messages of failed results, each with the replica or image it is about."""
-    lines = []
-    for result in results:
-        item = result.get("item")
-        subject = item.get("replica") if isinstance(item, dict) else item
-        message = str(result.get("msg", "failed")).strip()
-        lines.append(f"{subject}: {message}" if subject else message)
-    return "\n".join(lines)
-
-
-def masked(text: str, secrets: list[Any]) -> str:
-    """The text with each of the secret values hidden; short values are no secrets and stay."""
-    for secret in sorted((str(value) for value in secrets), key=len, reverse=True):
-        if len(secret) > 3:
-            text = text.replace(secret, "***")
-    return text
 
 
 class FilterModule:
@@ -122,17 +101,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
         return {
-            "work_lines": _checked(work_lines),
-            "program_lines": _checked(program_lines),
-            "program_names": _checked(program_names),
             "without_env": _checked(without_env),
-            "failure_lines": _checked(failure_lines),
-            "writable_directories": _checked(writable_directories),
-            "container_options": _checked(launch.container_options),
-            "container_work": _checked(launch.container_work),
-            "containers_of": _checked(launch.containers_of),
-            "masked": masked,
-            "process_program": _checked(launch.process_program),
+            "registry_exports": _checked(registry_exports),
             "registry_problems": registry_problems,
             "snapshots": _checked(snapshots),
             "target_generation": _checked(registry_file.target_generation),

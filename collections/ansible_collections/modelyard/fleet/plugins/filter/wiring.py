@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.modelyard.fleet.plugins.module_utils import wiring
+from ansible_collections.modelyard.fleet.plugins.module_utils import rolling, wiring
 
 DOCUMENTATION = r"""
 name: wiring
@@ -22,9 +22,19 @@ class FilterModule:
         return {
             "weights_items": wiring.weights_items,
             "to_run": wiring.to_run,
+            "kept_on": wiring.kept_on,
             "unknown_model": wiring.unknown_model,
-            "without_endpoints": wiring.without_endpoints,
             "without_model": wiring.without_model,
             "stops": wiring.stops,
             "proxy_targets": wiring.proxy_targets,
+            "registry_at": rolling.registry_at,
+            "used_of_step": rolling.used_of_step,
+            "of_step": rolling.of_step,
+            "stops_of_step": rolling.stops_of_step,
+            "ends_of": rolling.ends_of,
+            "to_confirm": rolling.to_confirm,
+            "not_back": rolling.not_back,
+            "earlier": rolling.earlier,
+            "failed_word": rolling.failed_word,
+            "images_of": rolling.images_of,
         }

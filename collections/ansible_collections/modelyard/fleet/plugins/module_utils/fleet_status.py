@@ -5,6 +5,7 @@ Pure functions over plain data; the action plugin ``status`` gathers the data an
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 Row = dict[str, Any]
@@ -59,6 +60,10 @@ def replica_row(wished: Row | None, observed: Row | None, probe: Row | None, hos
         row["reason"] = "it runs, but does not answer as it should"
     elif observed.get("lost"):
         row["reason"] = f"{observed['lost']}: run deploy to replace it"
+    if wished and wished.get("adopted") and not row["reason"]:
+        row["reason"] = f"adopted: container {wished['adopted']['container']}"
+    if wished and wished.get("replaces"):
+        row["reason"] = "an adopted container that deploy would replace: see plan"
     if not row["wished"]:
         row["reason"] = "not in the inventory: deploy would stop it"
     elif wished and observed.get("hash") and wished.get("hash") and observed["hash"] != wished["hash"]:
@@ -79,6 +84,11 @@ def replica_rows(plan: Row, facts: dict[str, Row], probes: dict[str, Row]) -> li
         state = host_state(facts.get(host))
         wished = wished_by_host.get(host, {})
         observed = {row["replica"]: row for row in (facts.get(host) or {}).get("replicas") or []}
+        containers = {row["container_id"]: row for row in (facts.get(host) or {}).get("adopted") or []}
+        for name, assignment in wished.items():
+            identity = (assignment.get("adopted") or {}).get("id") or assignment.get("replaces")
+            if name not in observed and identity in containers:
+                observed[name] = {"replica": name, "model": assignment["model"], **containers[identity]}
         answers = {row["replica"]: row for row in (probes.get(host) or {}).get("replicas") or []}
         rows += [
             replica_row(wished.get(name), observed.get(name), answers.get(name), host, state)
@@ -87,18 +97,27 @@ def replica_rows(plan: Row, facts: dict[str, Row], probes: dict[str, Row]) -> li
     return rows
 
 
-def host_rows(facts: dict[str, Row], replicas: list[Row]) -> list[Row]:
-    """One row for each engine host."""
+def host_rows(facts: dict[str, Row], replicas: list[Row], planned: dict[str, Row]) -> list[Row]:
+    """One row for each engine host; ``planned`` are the plan's hosts.
+
+    GPUs are ``used`` by replicas that are there or wished, ``blocked`` by somebody else, or ``free``.
+    """
     rows = []
     for host in sorted(facts):
         here = [row for row in replicas if row["host"] == host]
         known = facts[host] or {}
+        plan = planned.get(host) or {}
+        own, blocked = set(plan.get("gpus") or []), set(plan.get("blocked_gpus") or [])
+        used = own & {str(gpu) for row in here for gpu in row["gpus"]}
         rows.append(
             {
                 "name": host,
                 "state": host_state(known),
                 "docker": known.get("docker", UNKNOWN),
                 "gpus": len(known.get("gpus") or []),
+                "gpus_used": len(used),
+                "gpus_free": len(own - used - blocked),
+                "gpus_blocked": len(blocked - used),
                 "replicas_up": sum(row["state"] == UP for row in here),
                 "replicas_wished": sum(row["wished"] for row in here),
                 "foreign": len(known.get("foreign") or []),
@@ -116,6 +135,8 @@ def proxy_row(host: str, asked: Row) -> Row:
         "state": UNKNOWN,
         "ready": False,
         "generation": (asked.get("registry") or {}).get("generation"),
+        "in_force": asked.get("generation"),
+        "endpoints": _endpoint_counts(asked.get("registry") or {}),
         "models": [],
     }
     if host_state(asked) == UNKNOWN:
@@ -125,6 +146,29 @@ def proxy_row(host: str, asked: Row) -> Row:
         "ready": bool(asked.get("ready")),
         "models": list(asked.get("models") or []),
     }
+
+
+def _endpoint_counts(registry: Row) -> dict[str, int]:
+    """How many endpoints of a proxy's file are ``active``, ``draining`` ...; empty without a file."""
+    counts: dict[str, int] = {}
+    for entry in (registry.get("models") or {}).values():
+        for endpoint in entry.get("endpoints") or []:
+            state = str(endpoint.get("state", "active"))
+            counts[state] = counts.get(state, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def overall(status: Row, asked: Collection[str]) -> str:
+    """``down`` when a wished replica or a proxy of the asked hosts is surely not up and ready, else ``unknown`` when
+    something could not be seen, else ``up``.
+    """
+    states = [row["state"] for row in status["hosts"] if row["name"] in asked]
+    states += [row["state"] for row in status["proxies"] if row["host"] in asked]
+    for row in status["replicas"]:
+        if row["wished"] and row["host"] in asked:
+            ready = row["state"] != UP or row["health"] in ("ready", UNKNOWN)
+            states.append(row["state"] if ready else DOWN)
+    return DOWN if DOWN in states else UNKNOWN if UNKNOWN in states else UP
 
 
 def endpoint_rows(registry: Row, replicas: list[Row]) -> list[Row]:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ansible_collections.modelyard.fleet.plugins.module_utils.launch import LABEL
+from ansible_collections.modelyard.fleet.plugins.module_utils.containers.config import LABEL
 from ansible_collections.modelyard.fleet.plugins.module_utils.programs import tail
 from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import (
     Home,
     Supervisor,
     SupervisorError,
 )
-from ansible_collections.modelyard.fleet.plugins.module_utils.unix_http import UnixHTTPConnection
+from ansible_collections.modelyard.fleet.plugins.module_utils.unix_http import get
 
 RESTART_LIMIT = 3
 """Restarts seen after which waiting on is pointless."""
@@ -26,16 +26,11 @@ RESTART_LIMIT = 3
 
 def _engine_get(socket: Path, path: str) -> bytes | None:
     """Body of a 200 of the container engine; None for anything else."""
-    connection = UnixHTTPConnection(socket, 10.0)
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-        return body if response.status == 200 else None
+        status, body = get(socket, path, 10.0)
     except (OSError, http.client.HTTPException):
         return None
-    finally:
-        connection.close()
+    return body if status == 200 else None
 
 
 def plain_log(raw: bytes) -> str:
@@ -54,12 +49,14 @@ def plain_log(raw: bytes) -> str:
 
 
 class ContainerWatch:
-    """Looks at one replica's container through the engine's socket."""
+    """Looks at one replica's container through the engine's socket. ``since`` counts the restarts that waiting began
+    with; give it on where several runs of a module wait for one replica.
+    """
 
-    def __init__(self, replica: str, fleet: str, socket: Path) -> None:
+    def __init__(self, replica: str, fleet: str, socket: Path, since: int | None = None) -> None:
         self._filters = {"label": [f"{LABEL}.fleet={fleet}", f"{LABEL}.replica={replica}"]}
         self._socket = socket
-        self._restarts_at_start: int | None = None
+        self.since = since
 
     def _inspect(self) -> dict[str, Any] | None:
         query = urlencode({"all": "true", "filters": json.dumps(self._filters)})
@@ -76,10 +73,10 @@ class ContainerWatch:
         if container is None:
             return None  # the engine may be slow: unknown is not gone
         restarts = int(container.get("RestartCount", 0))
-        if self._restarts_at_start is None:
-            self._restarts_at_start = restarts
+        if self.since is None:
+            self.since = restarts
         state = container["State"]
-        if restarts - self._restarts_at_start >= RESTART_LIMIT:
+        if restarts - self.since >= RESTART_LIMIT:
             return f"its container ended {restarts} times, last with exit code {state.get('ExitCode')}"
         if state.get("Status") in ("exited", "dead"):
             killed = ", out of memory" if state.get("OOMKilled") else ""
@@ -96,12 +93,12 @@ class ContainerWatch:
 
 
 class ProcessWatch:
-    """Looks at one replica's process through its supervisord."""
+    """Looks at one replica's process through its supervisord. ``since`` as above, for its ends."""
 
-    def __init__(self, replica: str, home: Path) -> None:
+    def __init__(self, replica: str, home: Path, since: int | None = None) -> None:
         self._replica = replica
         self._supervisor = Supervisor(Home(home), timeout_s=5.0)
-        self._ends_at_start: int | None = None
+        self.since = since
 
     def gone(self) -> str | None:
         """Why the replica will not come up any more; None while it may."""
@@ -112,10 +109,10 @@ class ProcessWatch:
         except xmlrpc.client.Error as error:
             return f"supervisord does not know it: {error}"
         ends = self._ends()
-        if self._ends_at_start is None:
-            self._ends_at_start = len(ends)
+        if self.since is None:
+            self.since = len(ends)
         last = ends[-1] if ends else "an exit status that was not recorded"
-        if info["statename"] == "FATAL" or len(ends) - self._ends_at_start >= RESTART_LIMIT:
+        if info["statename"] == "FATAL" or len(ends) - self.since >= RESTART_LIMIT:
             return f"its process ended again and again, last with {last}"
         return f"its process was stopped, last end: {last}" if info["statename"] == "STOPPED" else None
 
@@ -132,6 +129,8 @@ class ProcessWatch:
 
 class UnitWatch:
     """Looks at a systemd unit."""
+
+    since: int | None = None
 
     def __init__(self, unit: str) -> None:
         self._unit = unit

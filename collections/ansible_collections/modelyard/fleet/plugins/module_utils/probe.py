@@ -12,6 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.golden import (
+    Golden,
+    questions,
+    tokens_of,
+    verdict,
+)
+
 PROBE_TIMEOUT_S = 5.0
 
 
@@ -33,7 +40,9 @@ class Target:
 
 @dataclass
 class Outcome:
-    """What was seen of a replica. ``text`` is what it generated, None when it was not asked."""
+    """What was seen of a replica. ``text`` is what it generated, None when it was not asked; ``ended``: there is
+    nothing to wait for any more.
+    """
 
     replica: str
     url: str
@@ -44,6 +53,7 @@ class Outcome:
     text: str | None = None
     generation_s: float | None = None
     error: str | None = None
+    ended: bool = False
 
 
 def request(url: str, body: dict[str, Any] | None, timeout_s: float) -> tuple[int, bytes]:
@@ -98,7 +108,7 @@ def wait_ready(
             return outcome
         ended = gone()
         if ended is not None:
-            outcome.error = ended
+            outcome.error, outcome.ended = ended, True
             return outcome
         if clock() - start >= target.deadline_s:
             outcome.error = (
@@ -116,6 +126,8 @@ def _questions(target: Target) -> list[tuple[str, dict[str, Any]]]:
         return [("/v1/embeddings", {"model": name, "input": prompt})]
     if target.task == "rerank":
         return [("/v1/rerank", {"model": name, "query": prompt, "documents": [prompt, "something else"]})]
+    if target.task == "classify":
+        return [("/classify", {"model": name, "input": prompt})]
     if target.dialect == "tgi":
         return [("/generate", {"inputs": prompt, "parameters": {"max_new_tokens": target.max_tokens}})]
     common = {"model": name, "max_tokens": target.max_tokens, "temperature": 0}
@@ -143,30 +155,56 @@ def _text(document: dict[str, Any]) -> str | None:
         found = text if text is not None else choices[0].get("text")
         return None if found is None else str(found)
     if data := document.get("data"):
+        if "probs" in data[0]:
+            return f"class {data[0].get('label')} of {len(data[0]['probs'])}"
         return f"embedding of {len(data[0]['embedding'])} numbers"
     results = document.get("results")
     return f"{len(results)} documents ranked" if results else None
 
 
 def generate(
-    target: Target, outcome: Outcome, timeout_s: float, clock: Callable[[], float] = time.monotonic
+    target: Target,
+    outcome: Outcome,
+    timeout_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    golden: Golden | None = None,
 ) -> None:
-    """One real generation; fills ``outcome``. A replica that transcribes is not asked: there is no sound to send."""
-    if target.task == "transcribe":
+    """One real generation, with ``golden`` the right one; fills ``outcome``. What hears or speaks is not asked:
+    there is no sound to send and no text to see.
+    """
+    if target.task in ("transcribe", "speech"):
         return
-    start = clock()
+    asked = _questions(target) if golden is None else questions(golden, target.served_name, target.dialect)
     status, body, path = 0, b"", ""
     try:
-        for path, question in _questions(target):
-            status, body = request(target.url + path, question, timeout_s)
+        for path, question in asked:
+            start = clock()
+            status, body = request(
+                target.url + path, question, timeout_s if golden is None else golden.timeout_s
+            )
             if status not in (400, 404, 405, 422):
                 break
-        outcome.generation_s = round(clock() - start, 3)
-        outcome.text = answer_text(json.loads(body)) if status == 200 else None
+        took_s = clock() - start
+        outcome.generation_s = round(took_s, 3)
+        document = json.loads(body) if status == 200 else None
+        outcome.text = answer_text(document)
         if not outcome.text:
             outcome.error = (
                 f"{path} answered {status} without a text: {body[:300].decode('utf-8', 'replace')}"
             )
+        elif golden is not None:
+            outcome.error = verdict(golden, outcome.text, tokens_of(document), took_s)
     except (OSError, http.client.HTTPException, ValueError) as error:
         outcome.error = f"{path}: {error}"
     outcome.ok = outcome.error is None
+
+
+def failure_text(results: list[dict[str, Any]]) -> str:
+    """What is wrong with each replica that is not well, with its last log lines; empty when all are."""
+    blocks = []
+    for result in results:
+        if not result["ok"]:
+            log = "".join(f"\n    {line}" for line in result["log"])
+            last_words = log and f"\n  its last words:{log}"
+            blocks.append(f"{result['replica']} ({result['url']}): {result['error']}{last_words}")
+    return "\n".join(blocks)

@@ -52,3 +52,17 @@ def xmlrpc_over_unix(path: Path, timeout_s: float) -> xmlrpc.client.ServerProxy:
     It is a context manager that closes the connection.
     """
     return xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(path, timeout_s))
+
+
+def get(path: Path, target: str, timeout_s: float, limit: int = -1) -> tuple[int, bytes]:
+    """Status and body of a GET from the server behind a socket file, at most ``limit`` bytes of it.
+
+    Raises ``OSError`` and ``http.client.HTTPException``.
+    """
+    connection = UnixHTTPConnection(path, timeout_s)
+    try:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        return response.status, response.read(limit) if limit >= 0 else response.read()
+    finally:
+        connection.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,8 +20,8 @@ def weights_items(assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, An
     found: dict[str, dict[str, Any]] = {}
     for item in to_run(assignments):
         source, weights = item.get("source"), item.get("weights")
-        if not source or not weights:
-            continue
+        if not source or not weights or item.get("adopted"):
+            continue  # who adopted a container has its weights already
         kind = source["kind"]
         wanted = {kind: source["value"]}
         if kind in _PINS:
@@ -48,14 +48,6 @@ def to_run(assignments: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     One of unknown state carries the redacted spec that it was seen with; it must never be started from that.
     """
     return [item for item in assignments if item["wished"] and item["observed"] != "unknown"]
-
-
-def without_endpoints(models: Mapping[str, Any], replicas: Collection[str]) -> dict[str, Any]:
-    """A registry's models without the endpoints of the named replicas."""
-    return {
-        name: {**entry, "endpoints": [one for one in entry["endpoints"] if one["id"] not in replicas]}
-        for name, entry in models.items()
-    }
 
 
 def without_model(models: Mapping[str, Any], model: str) -> dict[str, Any]:
@@ -86,6 +78,26 @@ def unknown_model(model: str, known: Iterable[str]) -> str:
     near = get_close_matches(model, names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names) or 'none'}."
     return f"No model {model} is in the inventory or runs on a host that answered; {hint}"
+
+
+def kept_on(plan: Mapping[str, Any], host: str) -> list[Mapping[str, Any]]:
+    """The assignments of a host that stay as they are, as far as the records of what runs say."""
+    kept = {change["replica"] for change in plan["changes"] if change["action"] == "keep"}
+    return [item for item in plan["hosts"][host]["replicas"] if item["replica"] in kept]
+
+
+def unknown_place(kind: str, name: str, plan: Mapping[str, Any]) -> str:
+    """What is wrong with the name of a host, model or replica, with the nearest right one; empty when it is known."""
+    known = {
+        "host": list(plan["hosts"]),
+        "model": list(plan["registry"]["models"]),
+        "replica": [item["replica"] for item in plan["assignments"]],
+    }[kind]
+    if name in known:
+        return ""
+    near = get_close_matches(name, known, n=1)
+    some = ", ".join(sorted(known)[:8])
+    return f"There is no {kind} {name}; {f'did you mean {near[0]}?' if near else f'known are {some}'}"
 
 
 def proxy_targets(plan: Mapping[str, Any], host: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ description:
   - A directory that is missing is made, with the file's owner and group; one that is there stays as it is.
   - A reader sees the old file or the new one, never a part.
   - A file that cannot be understood is not overwritten unless O(force) says so.
+  - Files for other programs, made from the same models, are written beside it, each only when it differs.
 options:
   path: {description: The registry file., type: path, required: true}
   models: {description: The registry's C(models)., type: dict, required: true}
@@ -32,6 +34,19 @@ options:
     description: Overwrite a file that cannot be understood.
     type: bool
     default: false
+  exports:
+    description: Files for other programs, each with its whole content; written after the registry.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: The file., type: path, required: true}
+      content: {description: Its text., type: str, required: true}
+  predicted:
+    description: >-
+      What an earlier run of the module has foretold in check mode for the same path (its C(predicted)): taken for the
+      file's content, so that a second write is foretold rightly.
+    type: dict
   owner: {description: Owner of the file., type: str}
   group: {description: Group of the file., type: str}
   mode: {description: Mode of the file., type: raw, default: '0640'}
@@ -50,6 +65,8 @@ RETURN = r"""
 generation: {description: Generation of the file after the run., type: int, returned: always}
 differs: {description: Whether the wished models differ from those found., type: bool, returned: always}
 exists: {description: Whether there was a file., type: bool, returned: always}
+exported: {description: Paths of the exports that are new or changed., type: list, elements: str, returned: when written}
+predicted: {description: 'C(path), and C(generation), C(models) and C(exports) to be.', type: dict, returned: in check mode}
 """
 
 SPEC: dict[str, Any] = {
@@ -58,6 +75,13 @@ SPEC: dict[str, Any] = {
     "generation": {"type": "int"},
     "write": {"type": "bool", "default": True},
     "force": {"type": "bool", "default": False},
+    "exports": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}},
+    },
+    "predicted": {"type": "dict"},
     "owner": {"type": "str"},
     "group": {"type": "str"},
     "mode": {"type": "raw", "default": "0640"},
@@ -95,6 +119,10 @@ def main() -> None:
         text, current = _read(path, params["force"])
     except (lib.RegistryFileError, OSError) as error:
         module.fail_json(msg=str(error))
+    foretold = params["predicted"]
+    if module.check_mode and foretold and foretold["path"] == str(path):
+        current = lib.Current(int(foretold["generation"]), foretold["models"])
+        text = lib.render(current.models or {}, current.generation)
     differs = current.models != models
     outcome: dict[str, Any] = {"differs": differs, "exists": text is not None}
     if not params["write"]:
@@ -106,24 +134,63 @@ def main() -> None:
         module.fail_json(
             msg=f"{path} has generation {current.generation}; a proxy would refuse to go back to {wanted}"
         )
-    arguments = module.load_file_common_arguments(params, path=str(path))
-    changed = differs or wanted != current.generation
-    if changed:
-        after = lib.render(models, wanted)
-        outcome["diff"] = {
-            "before": text or "",
-            "after": after,
-            "before_header": str(path),
-            "after_header": str(path),
-        }
+    text_after = lib.render(models, wanted) if differs or wanted != current.generation else text
+    diffs: list[dict[str, str]] = []
+    changed = _put(module, path, text, text_after, diffs)
+    before = (foretold or {}).get("exports") or {} if module.check_mode else {}
+    outcome["exported"] = [str(item) for item in _exports(module, params["exports"], before, diffs)]
+    if module.check_mode:
+        exports = {item["path"]: item["content"] for item in params["exports"]}
+        outcome["predicted"] = {"path": str(path), "generation": wanted, "models": models, "exports": exports}
+    module.exit_json(changed=changed or bool(outcome["exported"]), generation=wanted, diff=diffs, **outcome)
+
+
+def _exports(
+    module: AnsibleModule,
+    exports: list[dict[str, Any]],
+    foretold: Mapping[str, str],
+    diffs: list[dict[str, str]],
+) -> list[Path]:
+    """Write what differs; return the paths of what is new, changed or has got another owner or mode.
+
+    ``foretold`` are contents by path that an earlier run in check mode has promised.
+    """
+    written = []
+    for item in exports:
+        path = Path(item["path"])
+        before: str | None
+        try:
+            before = foretold[item["path"]] if item["path"] in foretold else path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            before = None
+        except UnicodeDecodeError:
+            before = ""  # no text of ours: it is replaced
+        except OSError as error:
+            module.fail_json(msg=f"The export {path} cannot be read: {error}")
+        if _put(module, path, before, item["content"], diffs):
+            written.append(path)
+    return written
+
+
+def _put(
+    module: AnsibleModule, path: Path, before: str | None, after: str | None, diffs: list[dict[str, str]]
+) -> bool:
+    """Make a file hold ``after``, with the wished owner and mode; whether that is (or in check mode would be) new."""
+    arguments = module.load_file_common_arguments(module.params, path=str(path))
+    changed = before != after
+    if changed and after is not None:
+        header = str(path)
+        diffs.append(
+            {"before": before or "", "after": after, "before_header": header, "after_header": header}
+        )
         if not module.check_mode:
             try:
                 _write(module, path, after, arguments)
             except OSError as error:
                 module.fail_json(msg=f"{path} cannot be written: {error}")
     if path.exists():
-        changed = module.set_fs_attributes_if_different(arguments, changed)
-    module.exit_json(changed=changed, generation=wanted, **outcome)
+        changed = bool(module.set_fs_attributes_if_different(arguments, changed))
+    return changed
 
 
 def _write(module: AnsibleModule, path: Path, text: str, arguments: dict[str, Any]) -> None:

@@ -27,6 +27,11 @@ options:
     description: Seconds that Docker, the supervisor and nvidia-smi have to answer.
     type: int
     default: 20
+  adopt:
+    description: Names or ids of containers that were started by other means and that the fleet adopts.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Runs in check mode as it does otherwise.
@@ -46,7 +51,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 replicas:
-  description: Replicas of the fleet on this host.
+  description: >-
+    Replicas of the fleet on this host. C(previous) is what is kept of a replica that was replaced, until that is
+    confirmed or undone; it does not run and holds neither GPU nor port, unless its own state says C(up).
   returned: always
   type: list
   elements: dict
@@ -59,8 +66,14 @@ replicas:
       spec: {}
       gpus: ["0"]
       port: 8100
+      previous: null
       container_id: 5d1e
       started_at: "2026-01-01T00:00:00Z"
+adopted:
+  description: Those of O(adopt) that there are, running or not, with the addresses and ports that they publish.
+  returned: always
+  type: list
+  elements: dict
 foreign:
   description: Running containers that are not of this fleet, with the GPUs they asked for.
   returned: always
@@ -106,18 +119,20 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelyard.fleet.plugins.module_utils.observe import docker, gpus, ports, process
 
 
-def observe(fleet: str, home: str, timeout: int) -> dict[str, Any]:
+def observe(fleet: str, home: str, timeout: int, adopt: list[str]) -> dict[str, Any]:
     """Everything that can be seen, as plain data."""
     problems: list[str] = []
-    docker_state, containers, foreign = docker.containers(fleet, timeout, problems)
+    docker_state, containers, foreign, adopted = docker.containers(fleet, timeout, problems, adopt)
     listening = ports.listening("/proc")
     process_state, processes = process.replicas(Path(home), timeout, listening, problems)
     replicas = containers + processes
-    ours = [item["container_id"] for item in containers]
+    ours = [item["container_id"] for item in (*containers, *adopted)]
+    ours += [item["previous"]["container_id"] for item in containers if item["previous"]]
     roots = [item["pid"] for item in processes if item.get("pid")]
     devices = gpus.devices(timeout, problems, gpus.Owner("/proc", ours, roots))
     return {
         "replicas": sorted(replicas, key=lambda item: item["replica"]),
+        "adopted": sorted(adopted, key=lambda item: item["container"]),
         "foreign": sorted(foreign, key=lambda item: item["name"]),
         "listening_ports": sorted(listening),
         "gpus": devices,
@@ -136,11 +151,13 @@ def main() -> None:
             "fleet": {"type": "str", "default": "modelyard"},
             "home": {"type": "str", "required": True},
             "timeout": {"type": "int", "default": 20},
+            "adopt": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     home = str(Path(module.params["home"]).expanduser().absolute())
-    module.exit_json(changed=False, **observe(module.params["fleet"], home, module.params["timeout"]))
+    params = module.params
+    module.exit_json(changed=False, **observe(params["fleet"], home, params["timeout"], params["adopt"]))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelyard.fleet.plugins.module_utils import probe
+from ansible_collections.modelyard.fleet.plugins.module_utils.golden import read as read_golden
 from ansible_collections.modelyard.fleet.plugins.module_utils.postmortem import (
     ContainerWatch,
     ProcessWatch,
@@ -32,6 +33,21 @@ options:
     required: true
   generate:
     description: Whether to ask each replica for a generation.
+    type: bool
+    default: false
+  golden:
+    description: >-
+      Whether to ask for the C(golden) answer of an assignment that has one, in place of any answer.
+    type: bool
+    default: false
+  since:
+    description: >-
+      By replica, the C(since) of an earlier look, so that restarts are counted from there.
+    type: dict
+    default: {}
+  progress:
+    description: >-
+      Wait in short looks from the controller, and print what is waited for; the action of the same name does that.
     type: bool
     default: false
   generation_timeout_s:
@@ -74,7 +90,7 @@ RETURN = r"""
 replicas:
   description: >-
     One entry per replica with C(replica), C(url), C(live), C(ready), C(ok), C(waited_s), C(text), C(generation_s),
-    C(error) and C(log).
+    C(error), C(ended) (it will not come up any more), C(since) and C(log).
   type: list
   returned: always
 """
@@ -82,6 +98,9 @@ replicas:
 SPEC: dict[str, Any] = {
     "replicas": {"type": "list", "elements": "dict", "required": True},
     "generate": {"type": "bool", "default": False},
+    "golden": {"type": "bool", "default": False},
+    "since": {"type": "dict", "default": {}},
+    "progress": {"type": "bool", "default": False},
     "generation_timeout_s": {"type": "float", "default": 120.0},
     "deadline_s": {"type": "float"},
     "fleet": {"type": "str", "default": "modelyard"},
@@ -113,10 +132,11 @@ def _watch(
     assignment: dict[str, Any], params: dict[str, Any]
 ) -> ContainerWatch | ProcessWatch | UnitWatch | None:
     runtime = assignment.get("runtime") or assignment["spec"].get("runtime")
+    since = params["since"].get(assignment["replica"])
     if runtime == "docker":
-        return ContainerWatch(assignment["replica"], params["fleet"], Path(params["docker_socket"]))
+        return ContainerWatch(assignment["replica"], params["fleet"], Path(params["docker_socket"]), since)
     if runtime == "process" and params["home"]:
-        return ProcessWatch(assignment["replica"], Path(params["home"]))
+        return ProcessWatch(assignment["replica"], Path(params["home"]), since)
     return UnitWatch(assignment["replica"]) if runtime == "systemd" else None
 
 
@@ -125,9 +145,11 @@ def _check(assignment: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
     watch = _watch(assignment, params)
     outcome = probe.wait_ready(target, watch.gone if watch else lambda: None)
     if outcome.ready and params["generate"]:
-        probe.generate(target, outcome, params["generation_timeout_s"])
-    log = watch.log(params["log_lines"]) if watch and not outcome.ok else []
-    return {**vars(outcome), "log": log}
+        golden = read_golden(assignment.get("golden")) if params["golden"] else None
+        probe.generate(target, outcome, params["generation_timeout_s"], golden=golden)
+    # an answer that is not the right one says more than the log
+    log = watch.log(params["log_lines"]) if watch and not outcome.ok and not outcome.text else []
+    return {**vars(outcome), "log": log, "since": watch.since if watch else None}
 
 
 def main() -> None:
@@ -142,16 +164,9 @@ def main() -> None:
                 results = list(pool.map(lambda item: _check(item, params), assignments))
         except (KeyError, TypeError, ValueError) as error:
             module.fail_json(msg=f"an assignment is incomplete: {type(error).__name__}: {error}")
-    failed = [result for result in results if not result["ok"]]
-    if failed and params["fail"]:
-        blocks = []
-        for result in failed:
-            log = "".join(f"\n    {line}" for line in result["log"])
-            blocks.append(
-                f"{result['replica']} ({result['url']}): {result['error']}"
-                + (log and f"\n  its last words:{log}")
-            )
-        module.fail_json(msg="\n".join(blocks), replicas=results)
+    failure = probe.failure_text(results)
+    if failure and params["fail"]:
+        module.fail_json(msg=failure, replicas=results)
     module.exit_json(changed=False, replicas=results)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelyard.fleet.plugins.module_utils import programs as lib
+from ansible_collections.modelyard.fleet.plugins.module_utils.sizes import size_bytes
 from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import (
     Home,
     Program,
@@ -102,16 +103,11 @@ SPEC: dict[str, Any] = {
 }
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_SIZE = re.compile(r"(\d+)\s*([kmg]?)b?", re.IGNORECASE)
 
 
-def _bytes(text: str) -> int:
-    """``50m`` in bytes. Raises ``SupervisorError``."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise SupervisorError(f"{text!r} is no size: write a number with k, m or g")
-    factor = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[match[2].lower()]
-    return int(match[1]) * factor
+def _fail_on(errors: dict[str, str]) -> None:
+    if errors:
+        raise SupervisorError("; ".join(errors.values()))
 
 
 def _program(item: dict[str, Any]) -> Program:
@@ -127,7 +123,7 @@ def _program(item: dict[str, Any]) -> Program:
         hash=item["hash"],
         spec=item["spec"],
         stop_timeout_s=item["stop_timeout_s"],
-        log_bytes=_bytes(item["log_max_size"]),
+        log_bytes=size_bytes(item["log_max_size"]),
         log_files=item["log_max_files"],
     )
 
@@ -147,7 +143,8 @@ def _present(module: AnsibleModule, supervisor: Supervisor, programs: list[Progr
     notes: list[str] = []
     after = before
     if changing and not module.check_mode:
-        notes = lib.apply_present(supervisor, executable, sys.executable, programs, steps)
+        notes, errors = lib.apply_present(supervisor, executable, sys.executable, programs, steps)
+        _fail_on(errors)
         after = lib.states(supervisor, True)
     return {
         "changed": bool(changing),
@@ -168,7 +165,8 @@ def _absent(module: AnsibleModule, supervisor: Supervisor, programs: list[Progra
     names = [step.name for step in steps if step.action == "stop"]
     changed = bool(names) or lib.idle_supervisor(home)
     if changed and not module.check_mode:
-        lib.apply_absent(supervisor, names, max([program.stop_timeout_s for program in programs], default=30))
+        grace = max([program.stop_timeout_s for program in programs], default=30)
+        _fail_on(lib.apply_absent(supervisor, names, grace))
     return {"changed": changed, "programs": lib.report(home, steps, {}), "notes": [], "diff": []}
 
 
@@ -183,7 +181,7 @@ def main() -> None:
         supervisor = Supervisor(Home(Path(module.params["home"])))
         act = _present if module.params["state"] == "present" else _absent
         outcome = act(module, supervisor, programs)
-    except (SupervisorError, OSError, xmlrpc.client.Error) as error:
+    except (SupervisorError, ValueError, OSError, xmlrpc.client.Error) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**outcome)
 

@@ -11,9 +11,11 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
-from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import Render, plain, renderer
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import Render, data, plain, renderer
 
 try:
+    from ansible_collections.modelyard.fleet.plugins.plugin_utils.held import HOLD_RESULT, InForce, in_force
+
     from modelyard import inventory as contract
     from modelyard.catalog import load_engines
 except ImportError as error:
@@ -27,9 +29,13 @@ PROXY_GROUP = "proxy_hosts"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Models and hosts as the inventory gives them, and everything that is wrong with it."""
+    """Models and hosts as the inventory gives them, and everything that is wrong with it.
+
+    ``models`` are what is in force: held ones as their release had them, see ``in_force``.
+    """
 
     models: list[dict[str, Any]]
+    in_force: InForce
     hosts: Mapping[str, contract.HostView]
     patterns: Mapping[str, Sequence[str]]
     engines: Mapping[str, Mapping[str, Any]]
@@ -67,12 +73,18 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
     located = [contract.locate(problem, sources) for problem in unrendered]
     settings = next(iter(hosts.values())).settings if hosts else {}
     state_dir = Path(str(settings.get("fleet_state_dir") or Path(str(directory or ".")) / ".modelyard"))
+    problems = contract.merge(on_files, located, on_values)
+    now = InForce(models if isinstance(models, list) else [])
+    if not problems:
+        told = (data(me.get(HOLD_RESULT)) or {}).get("holds")
+        now = in_force(now.models, hosts, resolved.patterns, engines, state_dir, told)
     return Wish(
-        models=models if isinstance(models, list) else [],
+        models=now.models,
+        in_force=now,
         hosts=hosts,
         patterns=resolved.patterns,
         engines=engines,
-        problems=contract.merge(on_files, located, on_values),
+        problems=problems,
         state_dir=state_dir,
     )
 

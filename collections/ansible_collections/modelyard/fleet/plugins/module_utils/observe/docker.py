@@ -3,49 +3,84 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from shutil import which
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.containers.config import LABEL, NEXT, PREVIOUS
+from ansible_collections.modelyard.fleet.plugins.module_utils.observe.adopted import described, name_of
 from ansible_collections.modelyard.fleet.plugins.module_utils.observe.command import run
 
 UP, ABSENT, UNKNOWN = "up", "absent", "unknown"
 
 # Docker's states. A paused container was paused by somebody on purpose: nothing is known of what they want.
 _STATES = {"running": "up", "restarting": "down", "created": "down", "exited": "down", "dead": "down"}
-_GONE = "No such object"
+_GONE = ("no such object", "no such container")  # as newer and older engines say it
+
+
+Items = list[dict[str, Any]]
 
 
 def containers(
-    fleet: str, timeout: int, problems: list[str]
-) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
-    """State of the daemon (`up`, `absent`, `unknown`), our replicas, foreign containers not stopped."""
+    fleet: str, timeout: int, problems: list[str], adopt: Collection[str] = ()
+) -> tuple[str, Items, Items, Items]:
+    """State of the daemon (`up`, `absent`, `unknown`), our replicas, foreign containers not stopped, adopted ones.
+
+    ``adopt`` are names or ids of containers without our label that the fleet adopts, wherever they stand.
+
+    A replica that was replaced may have its previous container kept; that is no replica but stands under `previous` of
+    the one in its place. Where a change was cut off and the previous one is all there is, the replica is down.
+    """
     if which("docker") is None:
-        return ABSENT, [], []
+        return ABSENT, [], [], []
     code, out, err = run(["docker", "ps", "--all", "--quiet", "--no-trunc"], timeout)
     if code != 0:
         problems.append("docker ps: %s" % (err or f"exit status {code}"))
-        return UNKNOWN, [], []
+        return UNKNOWN, [], [], []
     ids = out.split()
     if not ids:
-        return UP, [], []
+        return UP, [], [], []
     code, out, err = run(["docker", "inspect", "--type", "container", *ids], timeout)
     # A container removed between the two calls is an error of inspect, which still prints the others.
-    vanished = all(_GONE.lower() in line.lower() for line in err.splitlines())
+    vanished = all(any(gone in line.lower() for gone in _GONE) for line in err.splitlines())
     if code is None or (code != 0 and not vanished):
         problems.append("docker inspect: %s" % (err or f"exit status {code}"))
-        return UNKNOWN, [], []
-    ours, foreign = [], []
+        return UNKNOWN, [], [], []
+    ours: list[dict[str, Any]] = []
+    aside: list[dict[str, Any]] = []
+    foreign, adopted = [], []
     for item in json.loads(out or "[]"):
         labels = (item.get("Config") or {}).get("Labels") or {}
-        if labels.get("modelyard.fleet") == fleet and labels.get("modelyard.replica"):
-            ours.append(_replica(item, labels, problems))
+        if labels.get(f"{LABEL}.fleet") == fleet and labels.get(f"{LABEL}.replica"):
+            kind = aside if str(item.get("Name", "")).endswith((PREVIOUS, NEXT)) else ours
+            kind.append(_replica(item, labels, problems))
+        elif name := name_of(item, adopt):
+            state = _STATES.get((item.get("State") or {}).get("Status", ""), "unknown")
+            adopted.append(described(item, name, state, _gpus(item)))
         elif (item.get("State") or {}).get("Status") in ("running", "restarting", "paused"):
             foreign.append(_foreign(item))
-    return UP, ours, foreign
+    return UP, _with_previous(ours, aside), foreign, adopted
+
+
+def _with_previous(ours: list[dict[str, Any]], aside: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The replicas, each with what was put aside for it.
+
+    What is aside does not run, and holds nothing. If it does run, or is all that there is, a change was cut off: it
+    stands for the replica then, so that a run sees its GPUs and port and brings the replica to what is wished.
+    """
+    replicas = {item["replica"]: item for item in sorted(ours, key=lambda one: bool(one["state"] == "up"))}
+    for item in sorted(aside, key=lambda one: (one["state"] == "down", one["name"].endswith(NEXT))):
+        there = replicas.setdefault(item["replica"], item)
+        if there is not item and item["name"].endswith(PREVIOUS):
+            there["previous"] = {
+                key: item[key]
+                for key in ("name", "state", "status", "hash", "spec", "gpus", "port", "container_id")
+            }
+    return list(replicas.values())
 
 
 def _replica(item: dict[str, Any], labels: dict[str, str], problems: list[str]) -> dict[str, Any]:
-    name = labels["modelyard.replica"]
+    name = labels[f"{LABEL}.replica"]
     try:
         spec = json.loads(labels.get("modelyard.spec") or "{}")
     except ValueError:
@@ -66,6 +101,8 @@ def _replica(item: dict[str, Any], labels: dict[str, str], problems: list[str]) 
         "spec": spec,
         "gpus": [str(gpu) for gpu in spec.get("gpus", _gpus(item))],
         "port": (spec.get("publish") or {}).get("port") or (published[0] if published else None),
+        "name": str(item.get("Name", "")).lstrip("/"),
+        "previous": None,
         "container_id": item["Id"],
         "image_id": item.get("Image"),
         "started_at": state.get("StartedAt"),

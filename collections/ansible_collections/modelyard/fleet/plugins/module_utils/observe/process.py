@@ -9,6 +9,7 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.programs import kept
 from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import Home, program_state
 from ansible_collections.modelyard.fleet.plugins.module_utils.unix_http import xmlrpc_over_unix
 
@@ -103,8 +104,28 @@ def _replica(
         "spec": spec,
         "gpus": [str(gpu) for gpu in spec.get("gpus", [])],
         "port": port,
+        "previous": _previous(home, name),
         "pid": program.get("pid") or None,
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)) if started else None,
+    }
+
+
+def _previous(home: Home, name: str) -> dict[str, Any] | None:
+    """What is kept of a replica that was replaced: its files only, so nothing of it ever runs."""
+    folder = kept(home, name)
+    if not folder.is_dir():
+        return None
+    record = _read(folder / "spec.json", [])
+    spec = record.get("spec") or {}
+    gpus = [str(gpu) for gpu in spec.get("gpus", [])]
+    port = (spec.get("publish") or {}).get("port")
+    return {
+        "name": name,
+        "state": "down",
+        "hash": record.get("hash"),
+        "spec": spec,
+        "gpus": gpus,
+        "port": port,
     }
 
 

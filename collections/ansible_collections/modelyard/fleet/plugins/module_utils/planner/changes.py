@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.adoption import why_replaced
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.flags import from_flags
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import UP, Current, Model, Slot
 
@@ -45,6 +46,10 @@ def change_of_slot(
         return _change("unknown", slot, why)
     if was is None:
         return _change("start", slot, _holding(slot))
+    if was.adopted is not None:
+        if was.kept_as_it_is and stopped is None:
+            return _change("keep", slot, f"adopted: container {was.adopted.container}")
+        return _change("replace", slot, why_replaced(was))
     if was.hash != new_hash or stopped is not None:
         return _change("replace", slot, difference(was.spec, new_spec))
     if was.state == UP and was.lost:

@@ -6,10 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.adoption import see_adopted
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
     ABSENT,
     UNKNOWN,
     UP,
+    Adopted,
+    Adoption,
     Current,
     Host,
 )
@@ -19,11 +22,12 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One host with what is on it, as far as it answered, and remarks worth showing."""
+    """One host with what is on it, as far as it answered, remarks worth showing, and what keeps a wish from being met."""
 
     host: Host
     current: tuple[Current, ...]
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def see(
@@ -33,13 +37,15 @@ def see(
     remembered: Iterable[Mapping[str, Any]],
     *,
     runtimes: Collection[str],
+    adoptions: Iterable[Adoption] = (),
 ) -> Seen:
     """Put one host together.
 
     ``settings`` are its ``fleet_*`` values with defaults filled in, ``facts`` the result of ``fleet_facts``
     or None when the host did not answer, ``remembered`` the assignments of the last deploy on this host.
     A runtime of
-    ``runtimes`` (those that matter here) that does not answer makes the whole host unknown.
+    ``runtimes`` (those that matter here) that does not answer makes the whole host unknown. ``adoptions`` are the
+    containers that models adopt on this host.
     """
     before = tuple(_remembered(item) for item in remembered)
     notes = [f"{name}: {note}" for note in (facts or {}).get("problems", ())]
@@ -59,6 +65,12 @@ def see(
 
     host = _host(name, settings, facts, UP)
     observed = tuple(_observed(name, item) for item in facts.get("replicas", ()))
+    adopted, problems, remarks = see_adopted(
+        host, facts, adoptions, before, {item.replica: item for item in observed}
+    )
+    own = {item.replica for item in adopted}
+    observed = (*(item for item in observed if item.replica not in own), *adopted)
+    notes += remarks
     seen_ids = {item.replica for item in observed}
     gone = tuple(
         Current(**{**_fields(item), "state": ABSENT}) for item in before if item.replica not in seen_ids
@@ -66,7 +78,7 @@ def see(
     declared = len(_declared_gpus(settings["fleet_gpus"]))
     if len(host.gpus) < declared:
         notes.append(f"{name}: {declared} GPUs declared, {len(host.gpus)} of them found")
-    return Seen(host, observed + gone, tuple(notes))
+    return Seen(host, observed + gone, tuple(notes), tuple(problems))
 
 
 def _host(name: str, settings: Mapping[str, Any], facts: Facts | None, state: str) -> Host:
@@ -168,6 +180,7 @@ def _remembered(item: Mapping[str, Any]) -> Current:
         hash=item["hash"],
         spec=item["spec"],
         weights=item.get("weights"),
+        adopted=Adopted(**item["adopted"]) if item.get("adopted") else None,
     )
 
 

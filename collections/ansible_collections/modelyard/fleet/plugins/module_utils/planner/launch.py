@@ -18,9 +18,9 @@ Spec = dict[str, Any]
 
 
 def image_for(model: Model, engine: Mapping[str, Any], host: Host) -> str | None:
-    """The image of this model on this host: the model's, the fleet's, then the catalog's."""
-    if model.image:
-        return model.image
+    """The image of this model on this host: its held release's, the model's, the fleet's, then the catalog's."""
+    if host.name in model.images or model.image:
+        return model.images.get(host.name) or model.image
     own = host.images.get(model.engine, {}).get(host.accelerator)
     return own or engine["images"].get(host.accelerator)
 
@@ -32,6 +32,8 @@ def refusal(model: Model, engine: Mapping[str, Any], host: Host) -> str | None:
         return (
             f"would run it as {runtime}, and {model.engine} runs only in {' and '.join(engine['runtimes'])}"
         )
+    if model.source is not None and model.source.kind != "path" and not model.source.pin:
+        return f"needs source.{'revision' if model.source.kind == 'hub' else 'sha256'} of the model to fetch its weights"
     if runtime == "docker":
         if image_for(model, engine, host) is None:
             return f"needs an image of {model.engine} for {host.accelerator}"
@@ -134,6 +136,16 @@ def build(model: Model, engine: Mapping[str, Any], host: Host, slot: Slot) -> Sp
         "served_name": model.id,
         "dialect": engine["dialect"],
         "task": model.task,
+    }
+
+
+def adopted_spec(spec: Mapping[str, Any], address: str, port: int, served_name: str | None) -> Spec:
+    """The spec of a container that was started by other means: where it is, and how its engine calls the model."""
+    return {
+        **spec,
+        "publish": {"address": address, "port": port, "container_port": spec["publish"]["container_port"]},
+        "url": endpoint_url(address, port),
+        "served_name": served_name or spec["served_name"],
     }
 
 

@@ -30,6 +30,10 @@ class Ledger:
             self._ports.add(port)
         self.replicas += 1
 
+    def block(self, gpus: tuple[str, ...]) -> None:
+        """Take GPUs out of what is free, without counting who has them."""
+        self._free.difference_update(gpus)
+
     def holds_nothing_of(self, gpus: tuple[str, ...], port: int) -> bool:
         """Whether neither the GPUs nor the port have been given in this placement."""
         return self._given.isdisjoint(gpus) and port not in self._ports

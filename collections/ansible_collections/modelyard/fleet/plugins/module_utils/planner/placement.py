@@ -12,6 +12,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.ledger import Ledger
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
@@ -29,6 +30,9 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types impo
 Refusal = Callable[[Model, Host], str | None]
 """Why a host cannot run a model at all ("has no image for rocm"), or None when it can."""
 
+Surges = Callable[[Model, Slot], bool]
+"""Whether a replica that is replaced is to be started at another place, where there is one, before it stops."""
+
 _KEEP_ORDER = {UP: 0, UNKNOWN: 1, DOWN: 2, ABSENT: 3}
 
 
@@ -45,13 +49,14 @@ def place(
     hosts: Iterable[Host],
     current: Iterable[Current],
     refusal: Refusal = lambda _model, _host: None,
+    surges: Surges = lambda _model, _slot: False,
 ) -> Placement:
     """Decide where every wished replica goes.
 
     ``current`` holds what runs or lies stopped (``up``, ``down``), what is in an unknown state, and what the
     last deploy applied and is gone (``absent``).
     """
-    return _Placer(models, hosts, current, refusal).run()
+    return _Placer(models, hosts, current, refusal).run(surges)
 
 
 class _Placer:
@@ -74,12 +79,14 @@ class _Placer:
             self.current[replica.model].append(replica)
         self.refusal = refusal
         self.here: dict[str, Counter[str]] = defaultdict(Counter)
+        self.indexes: dict[str, set[int]] = defaultdict(set)
         self.slots: list[Slot] = []
         self.dropped: list[Current] = []
         self.problems: list[str] = []
+        self.heirs: dict[str, str] = {}
 
-    def run(self) -> Placement:
-        """Hold what is unknown, keep what fits, then place what is missing."""
+    def run(self, surges: Surges) -> Placement:
+        """Hold what is unknown, keep what fits, then place what is missing, and last what needs a second place."""
         self._hold_unknown()
         wanted: list[tuple[Model, list[_Wanted]]] = []
         for model in self.models:
@@ -91,17 +98,51 @@ class _Placer:
         for model, missing in wanted:
             if missing:
                 self._place_missing(model, missing)
+        self._surge(surges)
         return Placement(
             slots=tuple(sorted(self.slots, key=lambda slot: slot.replica)),
             dropped=tuple(sorted(self.dropped, key=lambda replica: replica.replica)),
             problems=tuple(self.problems),
+            heirs=self.heirs,
         )
+
+    def _surge(self, surges: Surges) -> None:
+        """Give second places to what is replaced, from what is left over; what it has now stays reserved until then."""
+        models = {model.id: model for model in self.models}
+        left: set[str] = set()
+        for replica in (one for many in self.current.values() for one in many):
+            if replica.state == UP and replica.host in self.ledgers:
+                # it may be about to give some of this up, but has it still
+                self.ledgers[replica.host].reserve(replica.gpus, replica.port)
+        for slot in sorted(self.slots, key=lambda one: one.replica):
+            model, was = models.get(slot.model), slot.was
+            if model is None or was is None or was.state != UP or not surges(model, slot):
+                continue
+            for name in sorted(model.hosts, key=lambda host: (host != slot.host, host)):
+                ledger = self.ledgers.get(name)
+                if ledger is None or ledger.host.state != UP or self.refusal(model, ledger.host) is not None:
+                    continue
+                gpus, port = ledger.pick_gpus(model.gpus), ledger.next_port()
+                if gpus is None or port is None:
+                    continue
+                taken = self.indexes[model.id] | {replica.index for replica in self.current[model.id]}
+                index = next(number for number in count() if number not in taken)
+                left.add(slot.replica)
+                self._give(model, name, index, gpus, port, None)
+                self.dropped.append(was)
+                self.heirs[was.replica] = self.slots[-1].replica
+                break
+        self.slots = [slot for slot in self.slots if slot.replica not in left]
 
     def _hold_unknown(self) -> None:
         for replicas in self.current.values():
             for replica in replicas:
-                if replica.fixed and replica.host in self.ledgers:
+                if replica.host not in self.ledgers:
+                    continue
+                if replica.fixed:
                     self.ledgers[replica.host].reserve(replica.gpus, replica.port)
+                elif replica.kept_as_it_is:
+                    self.ledgers[replica.host].block(replica.gpus)  # before anybody is given a place
 
     def _keep(self, model: Model) -> list[_Wanted]:
         """Give the replicas that stay their places; return those that need another one."""
@@ -112,7 +153,9 @@ class _Placer:
             host = self.hosts.get(replica.host)
             fits = host is not None and replica.host in allowed
             if fits and host is not None and not replica.fixed:
-                fits = host.runtime_of(model) == replica.runtime and self.refusal(model, host) is None
+                fits = host.runtime_of(model) == replica.runtime and (
+                    replica.kept_as_it_is or self.refusal(model, host) is None
+                )
             (eligible if fits else others).append(replica)
         eligible.sort(key=lambda replica: (_KEEP_ORDER[replica.state], replica.index, replica.host))
         kept, surplus = eligible[: model.replicas], eligible[model.replicas :]
@@ -148,6 +191,8 @@ class _Placer:
 
     def _fits_as_it_is(self, model: Model, replica: Current) -> bool:
         ledger = self.ledgers[replica.host]
+        if replica.kept_as_it_is:
+            return replica.port is not None
         if len(replica.gpus) != model.gpus or replica.port is None:
             return False
         if replica.state == UP:
@@ -163,6 +208,7 @@ class _Placer:
 
     def _hold(self, replica: Current, *, wished: bool) -> None:
         self.here[replica.model][replica.host] += 1
+        self.indexes[replica.model].add(replica.index)
         self.slots.append(
             Slot(
                 model=replica.model,
@@ -189,6 +235,7 @@ class _Placer:
             raise ValueError(f"replica {index} of {model.id} on {host} has no port")
         self.ledgers[host].reserve(gpus, port)
         self.here[model.id][host] += 1
+        self.indexes[model.id].add(index)
         self.slots.append(
             Slot(
                 model=model.id,
@@ -220,10 +267,26 @@ class _Placer:
                 load = ledger.free_gpus if model.gpus else ledger.replicas
                 heap.append((here.get(name, 0), load, name))
         heapq.heapify(heap)
-        for at, want in enumerate(fresh):
-            if not self._place_one(model, want, heap):
+        for at, index in enumerate(self._free_indexes(model, fresh)):
+            if not self._place_one(model, index, heap):
                 self.problems.append(self._why_not(model, len(fresh) - at))
                 break
+
+    def _free_indexes(self, model: Model, fresh: Sequence[_Wanted]) -> list[int]:
+        """An index for each replica that gets a new place: its own, unless another one of the model has it.
+
+        Replicas of different hosts may share an index, so one that moves could meet its own id there.
+        """
+        taken = set(self.indexes[model.id])
+        reserved = {want.index for want in fresh}
+        found = []
+        for want in fresh:
+            index = want.index
+            if index in taken:
+                index = next(number for number in count() if number not in taken and number not in reserved)
+            taken.add(index)
+            found.append(index)
+        return found
 
     def _place_back(self, model: Model, before: Current) -> bool:
         """Same host and index; the same port and GPUs as far as they are free."""
@@ -248,7 +311,7 @@ class _Placer:
     def _place_one(
         self,
         model: Model,
-        want: _Wanted,
+        index: int,
         heap: list[tuple[int, int, str]],
     ) -> bool:
         while heap:
@@ -259,7 +322,7 @@ class _Placer:
             gpus, port = ledger.pick_gpus(model.gpus), ledger.next_port()
             if gpus is None or port is None:
                 continue  # it only gets fuller: out for this model
-            self._give(model, name, want.index, gpus, port, None)
+            self._give(model, name, index, gpus, port, None)
             load = ledger.free_gpus if model.gpus else ledger.replicas
             heapq.heappush(heap, (self.here[model.id][name], load, name))
             return True

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner import changes as diff
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner import launch
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.drains import Rule, is_drained
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.facts import Seen
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.placement import place
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.registry_model import registry_models
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.rollout import rollout, wants_surge
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
     ABSENT,
     DOWN,
@@ -22,6 +25,8 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types impo
 
 Engines = Mapping[str, Mapping[str, Any]]
 Plan = dict[str, Any]
+RESTART = "a restart is asked for"
+UNPROVED = "runs, but the run that started it has not proved it: proved before it is used"
 
 
 def make_plan(
@@ -30,8 +35,18 @@ def make_plan(
     engines: Engines,
     proxies: Mapping[str, Any] | None = None,
     notes: Iterable[str] = (),
+    drained: Sequence[Rule] = (),
+    restart: Sequence[Rule] = (),
+    unproved: Mapping[str, str] | None = None,
+    differs: Mapping[str, str] | None = None,
 ) -> Plan:
-    """The whole plan; ``assignments`` carry secrets in ``spec.env``. See :func:`redacted_plan`."""
+    """The whole plan; ``assignments`` carry secrets in ``spec.env``. See :func:`redacted_plan`.
+
+    What ``drained`` names gets no requests; of what ``restart`` names each replica that would stay is replaced all the
+    same. ``unproved`` are hashes, by replica, that a run has started and not proved: one that runs with this hash gets
+    no requests until it has given its answers. ``differs`` says of replicas that look unchanged by their record how
+    they differ in fact.
+    """
     hosts = {item.host.name: item.host for item in seen}
     wished = {model.id: model for model in models}
     refusals: dict[tuple[str, str], str | None] = {}
@@ -42,37 +57,81 @@ def make_plan(
             refusals[key] = launch.refusal(model, engines[model.engine], host)
         return refusals[key]
 
-    placement = place(models, hosts.values(), (item for one in seen for item in one.current), refusal)
+    def surges(model: Model, slot: Slot) -> bool:
+        return (
+            wants_surge(model)
+            and slot.was is not None
+            and not slot.was.lost
+            and slot.was.adopted is None
+            and _hash(model, slot) != slot.was.hash
+        )
+
+    def _hash(model: Model, slot: Slot) -> str:
+        return launch.spec_hash(launch.build(model, engines[model.engine], hosts[slot.host], slot))
+
+    current = [_restarted(item, restart) for one in seen for item in one.current]
+    placement = place(models, hosts.values(), current, refusal, surges)
     dropped = {item.replica: item for item in placement.dropped}
     assignments: list[dict[str, Any]] = []
     changes: list[diff.Change] = []
     per_host: dict[str, dict[str, Any]] = {
-        name: {"state": hosts[name].state, "replicas": [], "stops": []} for name in sorted(hosts)
+        name: {
+            "state": hosts[name].state,
+            "gpus": list(hosts[name].gpus),
+            "blocked_gpus": dict(hosts[name].blocked_gpus),
+            "replicas": [],
+            "stops": [],
+        }
+        for name in sorted(hosts)
     }
     for slot in placement.slots:
         model = wished.get(slot.model)
         stopped = dropped.pop(slot.replica, None)
         assignment = _assignment(slot, model, engines, hosts[slot.host])
+        if stopped is not None and stopped.adopted is not None:
+            assignment["replaces"] = stopped.adopted.id
         assignments.append(assignment)
         per_host[slot.host]["replicas"].append(assignment)
-        changes.append(
-            diff.change_of_slot(slot, assignment["hash"], launch.redacted(assignment["spec"]), stopped)
-        )
+        change = diff.change_of_slot(slot, assignment["hash"], launch.redacted(assignment["spec"]), stopped)
+        if change.action == "keep" and is_drained(restart, slot.replica, slot.model, slot.host):
+            change = replace(change, action="replace", reason=RESTART)
+        if change.action == "keep" and (differs or {}).get(slot.replica):
+            change = replace(change, action="replace", reason=(differs or {})[slot.replica])
+        if change.action == "keep" and (unproved or {}).get(slot.replica) == assignment["hash"]:
+            change = replace(change, action="replace", reason=UNPROVED)
+        changes.append(change)
         if stopped is not None and stopped.runtime != slot.runtime:
             per_host[slot.host]["stops"].append(_stop(stopped))
+    of = {item["replica"]: item for item in assignments}
     existing = Counter(item.model for one in seen for item in one.current if item.state != ABSENT)
     for item in dropped.values():
-        changes.append(diff.change_of_dropped(item, wished.get(item.model), existing[item.model]))
+        gone = diff.change_of_dropped(item, wished.get(item.model), existing[item.model])
+        heir = placement.heirs.get(item.replica)
+        if heir:
+            why = diff.difference(item.spec, launch.redacted(of[heir]["spec"]))
+            gone = replace(gone, reason=f"{heir} takes its place once it is ready: {why}")
+        changes.append(gone)
         per_host[item.host]["stops"].append(_stop(item))
     changes.sort(key=lambda change: (change.host, change.replica))
+    doubtful = [one.replica for one in changes if one.reason == UNPROVED]
+    moving = rollout(wished, placement, changes, hosts, drained, doubtful)
     return {
         "assignments": assignments,
         "changes": [change.as_dict() for change in changes],
         "counts": diff.count(changes),
-        "problems": list(placement.problems),
-        "notes": [*notes, *(note for one in seen for note in one.notes)],
+        "problems": [*(problem for one in seen for problem in one.problems), *placement.problems],
+        "restart": [change.replica for change in changes if change.reason == RESTART],
+        "unproved": dict(unproved or {}),
+        "drained": [dict(rule) for rule in drained],
+        "notes": [
+            *notes,
+            *(note for one in seen for note in one.notes),
+            *moving.pop("notes"),
+            *(f"{rule['kind']} {rule['name']} is drained: no requests until undrain" for rule in drained),
+        ],
         "hosts": per_host,
-        "registry": {"models": registry_models(models, assignments)},
+        "rollout": moving,
+        "registry": {"models": registry_models(models, assignments, drained)},
         "proxies": dict(proxies or {}),
     }
 
@@ -104,10 +163,13 @@ def _assignment(slot: Slot, model: Model | None, engines: Engines, host: Host) -
         spec, digest, weights = dict(was.spec), was.hash, was.weights
     elif model is not None:
         spec = launch.build(model, engines[model.engine], host, slot)
+        if was is not None and was.adopted is not None and (was.kept_as_it_is or was.fixed):
+            spec = launch.adopted_spec(spec, host.address, slot.port, was.adopted.served_name)
         digest, weights = launch.spec_hash(spec), launch.weights_path(model.source, host.weights_dir)
     else:
         spec, digest, weights = {}, was.hash if was else None, None
     return {
+        **_adoption(was),
         "replica": slot.replica,
         "model": slot.model,
         "host": slot.host,
@@ -121,9 +183,26 @@ def _assignment(slot: Slot, model: Model | None, engines: Engines, host: Host) -
         "source": _source(model),
         "spec": spec,
         "hash": digest,
+        "golden": dict(model.golden) if model is not None else {},
         "observed": was.state if was is not None else DOWN,
         "wished": slot.wished,
     }
+
+
+def _restarted(item: Current, restart: Sequence[Rule]) -> Current:
+    """An adopted container is not ours to start again: where a restart is asked for, a replica takes its place."""
+    if item.adopted is not None and is_drained(restart, item.replica, item.model, item.host):
+        return replace(item, lost=RESTART)
+    return item
+
+
+def _adoption(was: Current | None) -> dict[str, Any]:
+    """``adopted``: the container that is the replica; ``replaces``: the adopted one that it takes the place of."""
+    if was is None or was.adopted is None:
+        return {}
+    if was.kept_as_it_is or was.fixed:
+        return {"adopted": asdict(was.adopted)}
+    return {"replaces": was.adopted.id}
 
 
 def _source(model: Model | None) -> dict[str, Any] | None:
@@ -133,4 +212,7 @@ def _source(model: Model | None) -> dict[str, Any] | None:
 
 
 def _stop(item: Current) -> dict[str, str]:
-    return {"replica": item.replica, "runtime": item.runtime}
+    stop = {"replica": item.replica, "runtime": item.runtime}
+    if item.adopted is not None:
+        stop["container"] = item.adopted.id
+    return stop

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.drains import Rule, is_drained
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.launch import endpoint_url
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import Model
 
 TIMEOUTS = {"connect_s": 5, "first_byte_s": 120, "idle_s": 60, "total_s": 0}
 
 
-def registry_models(models: Iterable[Model], assignments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def registry_models(
+    models: Iterable[Model], assignments: Iterable[Mapping[str, Any]], drained: Sequence[Rule] = ()
+) -> dict[str, Any]:
     """Every wished model with every wished replica, those on hosts that did not answer included.
 
     A model without replicas is listed too: the proxy then knows it, and can use its fallbacks.
@@ -19,7 +22,7 @@ def registry_models(models: Iterable[Model], assignments: Iterable[Mapping[str, 
     endpoints: dict[str, list[dict[str, Any]]] = {}
     for item in assignments:
         if item["wished"]:
-            endpoints.setdefault(item["model"], []).append(_endpoint(item))
+            endpoints.setdefault(item["model"], []).append(_endpoint(item, drained))
     return {
         model.id: _entry(model, endpoints.get(model.id, []))
         for model in sorted(models, key=lambda model: model.id)
@@ -28,7 +31,9 @@ def registry_models(models: Iterable[Model], assignments: Iterable[Mapping[str, 
 
 def _entry(model: Model, endpoints: list[dict[str, Any]]) -> dict[str, Any]:
     routing = model.routing
-    weight = routing.get("weight", 1)
+    of_each = {"weight": routing.get("weight", 1)}
+    if routing.get("max_in_flight"):
+        of_each["max_in_flight"] = routing["max_in_flight"]
     entry: dict[str, Any] = {"name": model.name}
     if model.source is not None and model.source.kind == "hub":
         entry["hf_name"] = model.source.value
@@ -38,20 +43,23 @@ def _entry(model: Model, endpoints: list[dict[str, Any]]) -> dict[str, Any]:
         fallbacks=list(routing.get("fallbacks", [])),
         policy=routing.get("policy", "least_loaded"),
         timeouts={**TIMEOUTS, **routing.get("timeouts", {})},
+        limits=dict(routing.get("limits", {})),
         clients=list(routing.get("clients", [])),
-        endpoints=[{**endpoint, "weight": weight} for endpoint in endpoints],
+        endpoints=[{**endpoint, **of_each} for endpoint in endpoints],
     )
+    entry.update({name: dict(routing[name]) for name in ("queue", "mirror") if routing.get(name)})
     return entry
 
 
-def _endpoint(item: Mapping[str, Any]) -> dict[str, Any]:
+def _endpoint(item: Mapping[str, Any], drained: Sequence[Rule]) -> dict[str, Any]:
     spec = item["spec"]
+    out = is_drained(drained, item["replica"], item["model"], item["host"])
     return {
         "id": item["replica"],
         "url": spec["url"],
         "engine": item["engine"],
         "served_name": spec["served_name"],
-        "state": "active",
+        "state": "draining" if out else "active",
         "host": item["host"],
         "expires_at": None,
     }

@@ -26,8 +26,43 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Adoption:
+    """A container that the inventory names as replica ``index`` of a model on a host.
+
+    ``port`` is where it listens there, None where it publishes one alone; ``accepted`` says that the model's wish is
+    the one that it was named for.
+    """
+
+    model: str
+    engine: str
+    host: str
+    container: str
+    index: int
+    port: int | None = None
+    served_name: str | None = None
+    accepted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A container that is a replica without being ours: its name, its id, and whether it may stay as it is.
+
+    ``named`` is false for one that the inventory names no more.
+    """
+
+    container: str
+    id: str
+    served_name: str | None = None
+    accepted: bool = True
+    named: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """One wished model with all defaults filled in; ``hosts`` are names, the pattern already resolved."""
+    """One wished model with all defaults filled in; ``hosts`` are names, the pattern already resolved.
+
+    ``images`` are by host those of a release that the model is held at; they go before all others.
+    """
 
     id: str
     name: str
@@ -39,12 +74,16 @@ class Model:
     gpus: int
     source: Source | None = None
     image: str | None = None
+    images: Mapping[str, str] = field(default_factory=dict)
     runtime: str | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
     routing: Mapping[str, Any] = field(default_factory=dict)
     smoke: Mapping[str, Any] = field(default_factory=dict)
+    rollout: Mapping[str, Any] = field(default_factory=dict)
+    golden: Mapping[str, Any] = field(default_factory=dict)
+    adopt: tuple[Adoption, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +144,12 @@ class Current:
     spec: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     lost: str = ""
+    adopted: Adopted | None = None
+
+    @property
+    def kept_as_it_is(self) -> bool:
+        """Whether it is an adopted container that runs and fulfils the wish: then its place is not judged."""
+        return self.adopted is not None and self.adopted.accepted and self.state == UP and not self.lost
 
     @property
     def fixed(self) -> bool:
@@ -137,11 +182,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The result of placing: slots in order of replica id, replicas to stop, and what could not be done."""
+    """The result of placing: slots in order of replica id, replicas to stop, and what could not be done.
+
+    ``heirs`` names, by the id of a replica to stop, the one that is started elsewhere in its place before.
+    """
 
     slots: tuple[Slot, ...]
     dropped: tuple[Current, ...]
     problems: tuple[str, ...]
+    heirs: Mapping[str, str] = field(default_factory=dict)
 
 
 def replica_id(host: str, model: str, index: int) -> str:

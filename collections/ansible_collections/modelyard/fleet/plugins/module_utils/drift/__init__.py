@@ -1,0 +1,1 @@
+"""What runs against what is declared. Looks only: nothing here changes anything."""
