@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 INVENTORY ?= inventories/local
 PYTEST_ARGS ?=
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
@@ -31,8 +32,15 @@ $(VENV)/%.stamp: proxy/requirements/%.txt pyproject.toml | $(BIN)/pip
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# real client libraries, which want other versions than the tools here do
+$(CLIENTS)/stamp: tests/clients/requirements.txt pyproject.toml | $(BIN)/pip
+	@echo "Installing tests/clients/requirements.txt"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 .PHONY: collections
-collections: $(VENV)/deploy.stamp  ## Fetch the third-party Ansible collections (needed for Docker hosts)
+collections: $(VENV)/deploy.stamp  ## Fetch the third-party Ansible collections (for lint and tests only)
 	@$(BIN)/python collections/fetch.py
 
 # --- the main job -------------------------------------------------------------------------------
@@ -57,15 +65,20 @@ lint: $(VENV)/dev.stamp collections  ## ruff, mypy --strict, yamllint, ansible-l
 .PHONY: test
 test: lint  ## Lint and every test that needs no container engine
 	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(MAKE) test-clients
+
+.PHONY: test-clients
+test-clients: $(VENV)/dev.stamp $(CLIENTS)/stamp  ## Real client libraries, against engines of both dialects
+	@MODELYARD_CLIENTS_PYTHON=$(CURDIR)/$(BIN)/python $(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini tests/clients $(PYTEST_ARGS)
 
 .PHONY: test-hosts
-test-hosts: $(VENV)/dev.stamp collections  ## Tests that need Docker: molecule, SSH test hosts, real vLLM
+test-hosts: $(VENV)/dev.stamp $(CLIENTS)/stamp collections  ## Tests that need Docker: molecule, SSH test hosts, real vLLM
 	@bash tests/parts/engine.sh
 	@$(BIN)/python -m tests.parts build
 	@$(BIN)/pytest tests/hosts tests/e2e $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: $(VENV)/dev.stamp  ## Measurements: tables and JSON, never pass or fail
+bench: $(VENV)/dev.stamp collections  ## Measurements: tables and JSON, never pass or fail
 	@PYTHONPATH=$(CURDIR)/collections $(BIN)/python -m tests.bench
 
 # --- upkeep -------------------------------------------------------------------------------------
@@ -75,12 +88,15 @@ lock: LOCK := uv pip compile --quiet --universal --python-version 3.11 --generat
 # each set within the versions of the one before: what is tested is what is installed
 lock:  ## Resolve the dependencies anew and write the hashed lock files (needs uv on PATH)
 	@$(LOCK) pyproject.toml --output-file proxy/requirements/serve.txt
+	@$(LOCK) --extra otel --constraints proxy/requirements/serve.txt pyproject.toml --output-file proxy/requirements/otel.txt
 	@$(LOCK) --extra deploy --constraints proxy/requirements/serve.txt pyproject.toml --output-file proxy/requirements/deploy.txt
-	@$(LOCK) --extra deploy --group dev --constraints proxy/requirements/deploy.txt \
-	  pyproject.toml --output-file proxy/requirements/dev.txt
+	@$(LOCK) --extra deploy --extra otel --group dev --constraints proxy/requirements/deploy.txt \
+	  --constraints proxy/requirements/otel.txt pyproject.toml --output-file proxy/requirements/dev.txt
+	@$(LOCK) tests/clients/requirements.in --output-file tests/clients/requirements.txt
 	@echo huggingface-hub | $(LOCK) --constraints proxy/requirements/deploy.txt - \
 	  --output-file roles/model_weights/files/hub-requirements.txt
+	@$(LOCK) tests/bench/peers.in --output-file tests/bench/peers.txt
 
 .PHONY: clean
 clean:  ## Remove environments and caches (not what runs: see `make down`)
-	@rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible
+	@rm -rf $(VENV) $(CLIENTS) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .ansible

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from typing import Any
 
 from openai import OpenAI
 
+from tests.bench.processes import tree
 from tests.hosts.inventories import write_inventory, write_models
 from tests.hosts.machine import Host
 
@@ -37,6 +40,69 @@ class Run:
     def changed(self) -> dict[str, int]:
         """Host -> how many tasks changed something, from the recap."""
         return {host: int(changed) for host, changed, _, _ in _RECAP.findall(self.output)}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run of a playbook that goes on."""
+
+    verb: str
+    command: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    runs: list[Run]
+
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL to all of its processes, as when its machine dies: nothing of it gets to clean up.
+
+        Its workers have sessions of their own, so the process group alone would leave them.
+        """
+        if self.process.poll() is None:
+            for pid in tree(self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait(30)
+
+    def wait(self, timeout: float = 900) -> Run:
+        """Wait until it ends, well or not, and add it to the site's runs; one that takes longer is killed."""
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise AssertionError(
+                f"{self.verb}.yml ran longer than {timeout:.0f} s:\n{self.output()[-8000:]}"
+            ) from error
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+        run = Run(self.command, status, self.output())
+        self.runs.append(run)
+        return run
+
+
+def begin(verb: str, inventory: Path, log: Path, runs: list[Run], *more: str) -> Begun:
+    """Start ``playbooks/VERB.yml`` over an inventory; what it prints goes to `log`, how it ends to `runs`."""
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory)]
+    command += [f"playbooks/{verb}.yml", *more]
+    environment = os.environ | {
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Begun(verb, " ".join(command), process, log, runs)
 
 
 @dataclass
@@ -72,9 +138,15 @@ class Site:
         self.models = models
         write_models(self.inventory, list(models.values()))
 
-    def play(self, verb: str, timeout: float = 900) -> Run:
-        """Run ``playbooks/VERB.yml`` over the inventory; it must end well."""
-        run, _ = self._run(verb, timeout)
+    def play(self, verb: str, timeout: float = 900, **variables: str) -> Run:
+        """Run ``playbooks/VERB.yml`` over the inventory, with these extra variables; it must end well."""
+        run, _ = self._run(verb, timeout, **variables)
+        return run
+
+    def play_badly(self, verb: str, timeout: float = 300) -> Run:
+        """Run ``playbooks/VERB.yml``; it must end with an error."""
+        run = self.begin(verb).wait(timeout)
+        assert run.status != 0, f"{verb}.yml did not fail"
         return run
 
     def ask(self, verb: str, timeout: float = 300) -> dict[str, Any]:
@@ -145,29 +217,17 @@ class Site:
         words.append(f"--- proxy on {self.hosts[0].name}\n{log.stdout}{log.stderr}")
         return "\n".join(words)
 
-    def _run(self, verb: str, timeout: float) -> tuple[Run, dict[str, Any]]:
+    def begin(self, verb: str, **variables: str) -> Begun:
+        """Start ``playbooks/VERB.yml`` over the inventory and do not wait for it."""
         result = self.directory / "result.json"
         result.unlink(missing_ok=True)
-        command = [
-            *[str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.inventory)],
-            *[f"playbooks/{verb}.yml", "-e", json.dumps({"modelyard_result_file": str(result)})],
-        ]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=REPOSITORY,
-                env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            said = error.stdout.decode(errors="replace") if error.stdout else ""
-            raise AssertionError(f"{verb}.yml ran longer than {timeout:.0f} s:\n{said[-8000:]}") from error
-        run = Run(" ".join(command), done.returncode, done.stdout)
-        self.runs.append(run)
+        more = json.dumps({"modelyard_result_file": str(result), **variables})
+        return begin(
+            verb, self.inventory, self.directory / f"run-{len(self.runs)}.log", self.runs, "-e", more
+        )
+
+    def _run(self, verb: str, timeout: float, **variables: str) -> tuple[Run, dict[str, Any]]:
+        run = self.begin(verb, **variables).wait(timeout)
         assert run.status == 0, f"{verb}.yml failed"
+        result = self.directory / "result.json"
         return run, json.loads(result.read_text()) if result.exists() else {}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts import host_image, machine, rootfs, store, tiny_model, vllm_image, wheelhouse
+from tests.parts import echo_image, host_image, machine, rootfs, store, tiny_model, vllm_image, wheelhouse
 from tests.parts.docker import has_image, require_engine
 
 
@@ -51,6 +51,7 @@ PARTS = {
             wheelhouse.is_built,
             wheelhouse.build_wheelhouse,
         ),
+        _image("echo", echo_image.tag, echo_image.build_image, "base", "wheels"),
     )
 }
 

@@ -92,7 +92,7 @@ HOST_OS = RootFs(
         "procps",
         "python3",
         "python3-apt",
-        "python3-requests",
+        "python3-docker",
         "python3-venv",
         "sudo",
         "systemd",

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from tests.parts import machine
 from tests.parts.docker import build
-from tests.parts.errors import PartError
 from tests.parts.fingerprint import image_tag
+from tests.parts.pip import pip
 from tests.parts.rootfs import BASE
 
 VLLM_VERSION = "0.32.0"
@@ -56,27 +54,10 @@ def _uv() -> Path:
     if not binary.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as fresh:
-            done = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "install",
-                    "-q",
-                    "--no-deps",
-                    "--target",
-                    fresh,
-                    f"uv=={UV_VERSION}",
-                ],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
+            pip(
+                *["install", "-q", "--no-deps", "--target", fresh, f"uv=={UV_VERSION}"],
+                what=f"uv {UV_VERSION} could not be fetched with pip",
             )
-            if done.returncode != 0:
-                raise PartError(
-                    f"uv {UV_VERSION} could not be fetched with pip:\n{done.stderr.strip()[-3000:]}"
-                )
             shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(fresh, place)
     return binary

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from tests.parts import machine
-from tests.parts.errors import PartError
 from tests.parts.fingerprint import fingerprint
+from tests.parts.pip import pip
 
-_LOCK = Path(__file__).parents[2] / "proxy" / "requirements" / "serve.txt"
-_PYTHON = "3.11"  # of the test hosts
+LOCK = Path(__file__).parents[2] / "proxy" / "requirements" / "serve.txt"
+PYTHON = "3.11"  # of the test hosts
 
 
 def directory() -> Path:
     """Where the wheels lie once :func:`build_wheelhouse` has run."""
-    return machine.cache_directory() / f"wheels-{fingerprint(_PYTHON, _LOCK)}"
+    return machine.cache_directory() / f"wheels-{fingerprint(PYTHON, LOCK)}"
 
 
 def is_built() -> bool:
@@ -33,19 +31,12 @@ def build_wheelhouse() -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=place.parent))
     try:
-        done = subprocess.run(
-            [
-                *[sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps"],
-                *["--only-binary", ":all:", "--python-version", _PYTHON],
-                *["--dest", str(fresh), "--requirement", str(_LOCK)],
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+        pip(
+            *["download", "--quiet", "--require-hashes", "--no-deps"],
+            *["--only-binary", ":all:", "--python-version", PYTHON],
+            *["--dest", str(fresh), "--requirement", str(LOCK)],
+            what="The proxy's dependencies were not downloaded",
         )
-        if done.returncode != 0:
-            raise PartError(f"The proxy's dependencies were not downloaded:\n{done.stderr.strip()[-4000:]}")
         fresh.chmod(0o755)
         os.rename(fresh, place)  # noqa: PTH104
     finally:
