@@ -98,9 +98,14 @@ def find_links() -> list[Path]:
 
 
 def mounts_for_pip() -> list[Path]:
-    """Directories that pip's settings name on this machine: a container that uses them needs them mounted."""
+    """What pip's settings name on this machine's disk: a container that uses the settings needs it mounted."""
     settings = pip_settings()
     found: list[Path] = []
+    for option in ("constraint", "requirement"):
+        for location in settings.get(option, []):
+            path = local_path(location)
+            if path is not None and path.is_file() and path not in found:
+                found.append(path)
     for option in ("find-links", "index-url", "extra-index-url"):
         for location in settings.get(option, []):
             path = local_path(location)

@@ -51,15 +51,18 @@ def test_pip_settings_of_the_environment_win_over_files(
     wheels, index = tmp_path / "wheels", tmp_path / "mirror"
     for directory in (wheels, index / "simple"):
         directory.mkdir(parents=True)
-    settings = tmp_path / "pip.conf"
-    settings.write_text(f"[global]\nfind-links = /nowhere\nextra-index-url = {(index / 'simple').as_uri()}\n")
+    settings, limits = tmp_path / "pip.conf", tmp_path / "constraints.txt"
+    limits.write_text("six<2\n")
+    settings.write_text(
+        f"[global]\nfind-links = /nowhere\nconstraint = {limits}\n"
+        f"extra-index-url = {(index / 'simple').as_uri()}\n"
+    )
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     assert machine.find_links() == [wheels]
-    assert wheels in machine.mounts_for_pip()
-    assert index in machine.mounts_for_pip()
+    assert set(machine.mounts_for_pip()) >= {wheels, index, limits}
 
 
 @pytest.mark.parametrize(
