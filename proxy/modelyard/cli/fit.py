@@ -9,7 +9,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from modelyard.cli.console import PROBLEM, fail, out, print_json
-from modelyard.cli.fit_inputs import Wished, asked_of, fleet, gpus_of, model_path, wished
+from modelyard.cli.fit_inputs import Wished, asked_of, fleet, gpus_of, model_path, wished, with_remark
 from modelyard.cli.fit_view import as_data, render_fit
 from modelyard.cli.verbs import DEFAULT_INVENTORY
 from modelyard.errors import ConfigError
@@ -82,7 +82,7 @@ def fit(
         hosts = [gpus_of(given) for given in gpus]
         found = fleet(inventory or DEFAULT_INVENTORY, as_json=as_json) if inventory or here is None else None
         item = wished(found, name, Path.cwd()) if found is not None and here is None else None
-        model = model_at(here if here is not None else _weights(item))
+        model = with_remark(model_at(here if here is not None else _weights(item)), item)
         request, share = asked_of(item, asked, tensor_parallel, kv_dtype, utilization)
         fixed = tensor_parallel is not None or item is not None
         hosts += found.gpus(item) if found is not None else []

@@ -14,11 +14,12 @@ from modelyard.cli.console import fail
 from modelyard.cli.tables import rows
 from modelyard.cli.verbs import run_verb
 from modelyard.errors import ConfigError
-from modelyard.sizing import CONFIG, UTILIZATION, Gpus, Request
+from modelyard.sizing import CONFIG, UTILIZATION, Gpus, Model, Request
 
 _GPU = re.compile(r"(?P<name>[A-Za-z0-9._-]+):(?P<gib>\d+(?:\.\d+)?)(?:x(?P<count>\d+))?")
 _MOST_GPUS = 10_000
 _KV = "kv_cache_dtype"
+_RULES = "vllm"  # the engine of the catalog that the estimate is made for
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Wished:
     """A model of an inventory: where its weights lie here, the hosts it may be placed on, its GPUs and arguments."""
 
     id: str
+    engine: str
     weights: Path
     hosts: tuple[str, ...]
     gpus: int
@@ -117,7 +119,17 @@ def wished(found: Fleet, name: str, start: Path) -> Wished:
         raise ConfigError(
             f"The weights of {name} lie at {path}, which is on the hosts and not on this machine."
         )
-    return Wished(name, weights, tuple(model["hosts"]), int(model["gpus"]), model["args"])
+    return Wished(
+        name, str(model["engine"]), weights, tuple(model["hosts"]), int(model["gpus"]), model["args"]
+    )
+
+
+def with_remark(model: Model, item: Wished | None) -> Model:
+    """The model, with a remark where its engine is not the one whose rules the estimate follows."""
+    if item is None or item.engine == _RULES:
+        return model
+    told = f"{item.id} runs on {item.engine}; the figures follow {_RULES}'s rules and are a hint for it."
+    return replace(model, remarks=(*model.remarks, told))
 
 
 def asked_of(

@@ -127,6 +127,11 @@ def test_the_command_goes_before_the_inventory(monkeypatch: pytest.MonkeyPatch, 
     assert told["hosts"][0]["reason"].endswith("It would fit on 4 GPUs there.")
 
 
+def test_another_engine_is_remarked(monkeypatch: pytest.MonkeyPatch, large: Path) -> None:
+    inventory(monkeypatch, [model(large, engine="tgi")])
+    assert "big runs on tgi; the figures follow vllm's rules" in fit("big", "-i", "anywhere").output
+
+
 def test_nobody_can_tell(monkeypatch: pytest.MonkeyPatch, large: Path) -> None:
     inventory(monkeypatch, [model(large, hosts=["gpu02", "gpu03"])])
     done = fit("big", "-i", "anywhere")
