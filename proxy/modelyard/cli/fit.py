@@ -13,7 +13,17 @@ from modelyard.cli.fit_inputs import Wished, asked_of, fleet, gpus_of, model_pat
 from modelyard.cli.fit_view import as_data, render_fit
 from modelyard.cli.verbs import DEFAULT_INVENTORY
 from modelyard.errors import ConfigError
-from modelyard.sizing import KV_DTYPES, UTILIZATION, Fit, Model, Request, estimate, judge, model_at
+from modelyard.sizing import (
+    KV_DTYPES,
+    UTILIZATION,
+    Fit,
+    Model,
+    Request,
+    check_utilization,
+    estimate,
+    judge,
+    model_at,
+)
 
 NOWHERE = 2  # exit code: it fits on none of the hosts
 
@@ -84,6 +94,7 @@ def fit(
         item = wished(found, name, Path.cwd()) if found is not None and here is None else None
         model = with_remark(model_at(here if here is not None else _weights(item)), item)
         request, share = asked_of(item, asked, tensor_parallel, kv_dtype, utilization)
+        check_utilization(share)
         fixed = tensor_parallel is not None or item is not None
         hosts += found.gpus(item) if found is not None else []
         verdicts = [judge(model, request, host, utilization=share, fixed=fixed) for host in hosts]

@@ -82,6 +82,7 @@ def test_gpus_without_an_inventory(small: Path) -> None:
 def test_a_share_that_no_gpu_has_and_other_bad_input(small: Path) -> None:
     for words in (
         ("--gpu", "a:80", "--gpu-memory-utilization", "1.5"),
+        ("--gpu-memory-utilization", "nan"),
         ("--gpu", "a"), ("--gpu", "a:80x0"), ("--gpu", "a:80x9999999999"), ("--gpu", "a:0"),
         ("--concurrency", "0"), ("--max-model-len", "-5"), ("--tensor-parallel", "3"), ("--tensor-parallel", "0"),
     ):  # fmt: skip
