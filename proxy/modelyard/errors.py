@@ -52,6 +52,10 @@ class RegistryRefusedError(ConfigError):
     code = "registry_refused"
 
 
+class SizingError(ConfigError):
+    """A model whose memory cannot be worked out: its files say too little, or nothing that can be true."""
+
+
 class BadRequestError(ModelyardError):
     """The client's request cannot be understood; repeating it is pointless."""
 

@@ -13,7 +13,7 @@ PACKAGE = Path(modelyard.__file__).parent
 # ground floor first: a room may import only from itself and from rooms above it in this list
 ROOMS = (
     ("errors", "settings", "setting_values", "yaml_text"),
-    ("catalog",),
+    ("catalog", "sizing"),
     ("registry",),
     ("inventory", "releases"),
     ("importing",),

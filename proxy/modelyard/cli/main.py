@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Entry] = {
     "chaos": Entry("modelyard.cli.chaos:chaos", "Show that the proxy stands engines that misbehave."),
     "check": Entry("modelyard.cli.check:check", "Check an inventory or an endpoint registry."),
     "plan": Entry("modelyard.cli.plan:plan", "Show what a deployment would start, stop and replace."),
+    "fit": Entry("modelyard.cli.fit:fit", "Estimate a model's GPU memory, and where it fits."),
     "import": Entry("modelyard.cli.imports:import_", "Write an inventory from what runs already."),
     "export": Entry("modelyard.cli.export:export", "Write a registry as another program's configuration."),
     "drift": Entry("modelyard.cli.drift:drift", "Compare what runs with what is declared."),

@@ -6,6 +6,7 @@ models and hosts that Ansible has resolved. Both return problems and never stop 
 """
 
 from modelyard.inventory.adoption import wish_digest
+from modelyard.inventory.capacity import capacity
 from modelyard.inventory.check import check, check_files, locate, merge, named
 from modelyard.inventory.defaults import host_settings, with_defaults
 from modelyard.inventory.hosts import HostView, Resolved, patterns_of, unknown_terms
@@ -18,6 +19,7 @@ __all__ = [
     "Problem",
     "Resolved",
     "Sources",
+    "capacity",
     "check",
     "check_files",
     "fleet_schema",

@@ -42,6 +42,10 @@ class Wish:
     problems: list[contract.Problem]
     state_dir: Path
 
+    def capacity(self) -> dict[str, Any]:
+        """GPUs by host and what models ask of them, without secrets; for a wish without problems."""
+        return contract.capacity(self.models, self.hosts, self.patterns, self.engines)
+
 
 def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
     """Read models and hosts, check them on both levels. ``AnsibleError`` only for what no inventory can

@@ -1,0 +1,53 @@
+"""What an inventory says of the memory that models may have: GPUs by host, and what each model asks of an engine.
+
+Plain data without secrets, for ``modelyard fit``: of a model's arguments only those that decide how much memory it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelyard.inventory.defaults import needs_weights, with_defaults
+from modelyard.inventory.hosts import HostView
+
+# Arguments of vLLM that decide how much memory a replica takes.
+SIZING_ARGS = (
+    "max_model_len", "gpu_memory_utilization", "kv_cache_dtype", "dtype", "max_num_batched_tokens", "max_num_seqs",
+)  # fmt: skip
+
+
+def capacity(
+    models: Sequence[Mapping[str, Any]],
+    hosts: Mapping[str, HostView],
+    patterns: Mapping[str, Sequence[str]],
+    engines: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """``hosts`` that run engines, and ``models``; both sound, ``patterns`` resolved by Ansible."""
+    return {
+        "hosts": [
+            {
+                "host": host.name,
+                "gpus": host.gpus,
+                "memory_gib": host.settings.get("fleet_gpu_memory_gib"),
+            }
+            for host in hosts.values()
+            if host.runs_engines
+        ],
+        "models": [_model(model, patterns, engines[model["engine"]]) for model in models],
+    }
+
+
+def _model(
+    given: Mapping[str, Any], patterns: Mapping[str, Sequence[str]], engine: Mapping[str, Any]
+) -> dict[str, Any]:
+    model = with_defaults(given, engine)
+    return {
+        "id": model["id"],
+        "engine": model["engine"],
+        "loads_weights": needs_weights(engine),
+        "source": model["source"],
+        "hosts": list(patterns.get(model["placement"]["hosts"], ())),
+        "gpus": model["placement"]["gpus"],
+        "args": {name: model["args"][name] for name in SIZING_ARGS if name in model["args"]},
+    }

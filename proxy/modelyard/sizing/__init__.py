@@ -1,0 +1,30 @@
+"""How much GPU memory a model needs, and where it fits. Pure but for ``files``; knows neither inventories nor hosts.
+
+``read_model`` makes a model of a parsed ``config.json``, ``estimate`` says what a request of it needs, ``judge`` whether
+that fits on a host's GPUs. The formulas stand where they are used, with their sources.
+"""
+
+from modelyard.sizing.estimate import KV_DTYPES, Estimate, Request, Share, estimate, resident_bytes, splits
+from modelyard.sizing.files import CONFIG, model_at
+from modelyard.sizing.fit import UTILIZATION, Fit, Gpus, check_utilization, gib, judge
+from modelyard.sizing.model import Model, read_model
+
+__all__ = [
+    "CONFIG",
+    "KV_DTYPES",
+    "UTILIZATION",
+    "Estimate",
+    "Fit",
+    "Gpus",
+    "Model",
+    "Request",
+    "Share",
+    "check_utilization",
+    "estimate",
+    "gib",
+    "judge",
+    "model_at",
+    "read_model",
+    "resident_bytes",
+    "splits",
+]

@@ -1,0 +1,37 @@
+"""What `modelyard fit` is told of an inventory: GPUs and wishes, and nothing secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modelyard.inventory import check_files
+from tests.unit.ansible_inventory import wish
+
+EXAMPLE = Path(__file__).parents[3] / "inventories" / "example"
+
+
+def test_the_example_says_how_much_memory_its_gpus_have() -> None:
+    found = wish(EXAMPLE).capacity()
+    assert found["hosts"] == [
+        {"host": "gpu01", "gpus": 8, "memory_gib": 79.6},
+        {"host": "gpu02", "gpus": 4, "memory_gib": 44.5},
+        {"host": "gpu03", "gpus": 3, "memory_gib": None},
+    ]
+    first = found["models"][0]
+    assert first["args"] == {"max_model_len": 8192, "gpu_memory_utilization": 0.9}
+    assert (first["gpus"], first["hosts"], first["loads_weights"]) == (2, ["gpu01", "gpu02", "gpu03"], True)
+    assert "env" not in first
+    json.dumps(found)
+
+
+@pytest.mark.parametrize("value", ["80", "0", "-1", "81559", "true", "[80]"])
+def test_a_memory_that_is_none(tmp_path: Path, value: str) -> None:
+    given = '"80"' if value == "80" else value
+    (tmp_path / "hosts.yml").write_text(
+        f"all:\n  hosts:\n    gpu01:\n      fleet_gpu_memory_gib: {given}\n", encoding="utf-8"
+    )
+    (problem,) = [one for one in check_files(tmp_path) if one.field == "fleet_gpu_memory_gib"]
+    assert problem.line == 4
