@@ -30,8 +30,8 @@ FIELDS = (
 _LIST_GPU = re.compile(r"^GPU ([0-9]{1,4}): .*\(UUID: (GPU-[0-9A-Za-z-]+)\)\s*$")
 _LIST_MIG = re.compile(r"^\s+MIG (\S+)\s+Device\s+([0-9]{1,4}): \(UUID: (MIG-[^)\s]+)\)\s*$")
 _HANDLE = re.compile(
-    r"unable to determine the device handle for gpu\s*(?:([0-9]{1,4})\s*:\s*)?"
-    r"((?:[0-9a-f]{4,8}:)[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])?\s*:\s*(.*)",
+    r"unable to determine the device handle for gpu\s*"
+    r"(?:(?:([0-9]{1,4})\s*:\s*)?([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])|([0-9]{1,4}))\s*:\s*(.*)",
     re.IGNORECASE,
 )
 _VERSION = r"([0-9]{1,5}(?:\.[0-9]{1,5}){1,3})"
@@ -90,10 +90,11 @@ def parse_lost(text: str) -> list[dict[str, Any]]:
     """
     found = []
     for match in _HANDLE.finditer(text):
-        words = " ".join(match.group(3).split())[:120]
+        words = " ".join(match.group(4).split())[:120]
+        index = match.group(1) or match.group(3)
         found.append(
             {
-                "index": None if match.group(1) is None else int(match.group(1)),
+                "index": None if index is None else int(index),
                 "address": address(match.group(2)),
                 "text": words or "no reason told",
                 "lost": "gpu is lost" in words.lower() or "fallen off the bus" in words.lower(),
