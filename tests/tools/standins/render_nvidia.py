@@ -58,7 +58,7 @@ def smi(scenario: dict[str, Any], arguments: list[str]) -> Answer:
     if not gpus:
         return "No devices were found\n", "", 6
     lost = [gpu for gpu in gpus if gpu.get("lost")]
-    there = [gpu for gpu in gpus if not gpu.get("lost")]
+    there = [gpu for gpu in gpus if not gpu.get("lost") and not gpu.get("hidden")]
     words = "".join(
         f"Unable to determine the device handle for GPU{gpu['index']}: {gpu['address'].upper()}: {gpu['lost']}\n"
         for gpu in lost

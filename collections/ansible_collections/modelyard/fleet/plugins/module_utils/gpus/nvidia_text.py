@@ -34,6 +34,8 @@ _HANDLE = re.compile(
     r"(?:(?:([0-9]{1,4})\s*:\s*)?([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])|([0-9]{1,4}))\s*:\s*(.*)",
     re.IGNORECASE,
 )
+_INDEX = re.compile(r"^[0-9]{1,4}$")
+_UUID = re.compile(r"^GPU-[0-9a-fA-F-]{8,60}$")
 _VERSION = r"([0-9]{1,5}(?:\.[0-9]{1,5}){1,3})"
 
 
@@ -43,14 +45,10 @@ def parse_csv(text: str, fields: tuple[str, ...] = FIELDS) -> list[dict[str, Any
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",", len(fields) - 1)]
         row = dict(zip(fields, cells))  # noqa: B905 - `strict` came with Python 3.10
-        if (
-            len(cells) != len(fields)
-            or not re.match(r"^[0-9]{1,4}$", cells[0])
-            or not row["uuid"].startswith("GPU-")
-        ):
+        if len(cells) != len(fields) or not _INDEX.match(cells[0]) or not _UUID.match(row["uuid"]):
             continue
         reader, gpu = Reader(TOOL), blank("nvidia")
-        gpu["index"], gpu["uuid"] = int(cells[0]), row["uuid"][:64]
+        gpu["index"], gpu["uuid"] = int(cells[0]), row["uuid"]
         gpu["address"] = address(row.get("pci.bus_id"))
         gpu["name"] = None if absent(row.get("name")) or row["name"].startswith("[") else row["name"][:120]
         gpu["memory_total"], gpu["memory_used"] = reader.memory(
