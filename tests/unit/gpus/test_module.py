@@ -288,7 +288,7 @@ def test_amd_that_hangs(tmp_path: Path) -> None:
 def test_a_machine_that_changes(tmp_path: Path) -> None:
     there = machine(tmp_path, "t4")
     assert run_module(there)["health"] == "up"
-    lost = "Unable to determine the device handle for GPU 0000:00:1E.0: GPU is lost.  Reboot the system to recover this GPU\n"
+    lost = "Unable to determine the device handle for GPU 0000:00:1E.0: GPU is lost.  Reboot the system to recover\n"
     there.fault("nvidia-smi", mode="say", code=15, stdout=lost)
     facts = run_module(there, count=1)
     assert (facts["state"], facts["health"]) == ("unknown", "down")
