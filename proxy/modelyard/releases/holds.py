@@ -69,18 +69,23 @@ def is_wished(release: Release, wish: Wished) -> bool:
 
 
 def apply_hold(
-    model: Mapping[str, Any], release: Release, accelerators: Mapping[str, str]
+    model: Mapping[str, Any],
+    release: Release,
+    accelerators: Mapping[str, str],
+    named: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The model's entry as the release had it, and what could not be kept of it.
 
-    ``accelerators`` are those of the hosts that it may run on. Values of ``env`` are the inventory's of today, for the
-    release knows their digests only.
+    ``accelerators`` are those of the hosts that it may run on, ``named`` what names of images stand for on each. Values
+    of ``env`` are the inventory's of today, for the release knows their digests only.
     """
     launch = release.launch
     held = {key: value for key, value in model.items() if key not in (*_TAKEN, "image", "env")}
     held.update({key: launch[key] for key in _TAKEN if launch.get(key) is not None})
     held["placement"] = {**(model.get("placement") or {}), "gpus": launch["gpus"]}
-    images = {host: release.image_of(host, kind) for host, kind in accelerators.items()}
+    images = {
+        host: release.image_of(host, kind, (named or {}).get(host)) for host, kind in accelerators.items()
+    }
     held["images"] = {host: image for host, image in images.items() if image}
     given = {name: str(value) for name, value in (model.get("env") or {}).items()}
     held["env"] = {name: given[name] for name in launch["env"] if name in given}

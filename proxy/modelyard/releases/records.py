@@ -45,16 +45,28 @@ class Release:
         data = asdict(self) | {"hosts": list(self.hosts)}
         return data | {"id": self.id or _digest({**data, "id": ""})[:12]}
 
-    def image_of(self, host: str, accelerator: str) -> str | None:
+    def image_of(self, host: str, accelerator: str, named: Mapping[str, str] | None = None) -> str | None:
         """The image for a host: by digest where that is known, else by the id that it has there; for a new host that of
         another one of its kind.
+
+        By the name that was wished where that name still stands for the same image, as ``named`` (``repository:tag`` ->
+        id on that host) says: then nothing has to be started anew for being called otherwise.
         """
         own = self.images.get(host)
         if own is not None:
+            wished, known = own.get("wished"), own.get("image_id")
+            if wished and known and (named or {}).get(_familiar(str(wished))) == known:
+                return str(wished)
             return own.get("digest") or own.get("image_id") or own.get("wished")
         alike = [one for one in self.images.values() if one.get("accelerator") == accelerator]
         found = alike[0] if alike else {}
         return found.get("digest") or found.get("wished")
+
+
+def _familiar(reference: str) -> str:
+    """An image's name as ``docker image ls`` shows it: the hub is not named, the tag always is."""
+    short = reference.removeprefix("docker.io/").removeprefix("library/")
+    return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
 
 
 def from_dict(data: Any) -> Release:

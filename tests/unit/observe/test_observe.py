@@ -145,6 +145,15 @@ def test_what_is_kept_of_a_replica_is_no_second_replica(
     assert (replica["name"], replica["state"], kept["name"], kept["state"]) == expected
 
 
+def test_names_of_images(programs: Path) -> None:
+    rows = ("vllm/vllm-openai:v1 sha256:a", "<none>:<none> sha256:b", "reg:5000/x:2 sha256:a")
+    said = "\n".join(f"echo '{row}'" for row in rows)
+    program(programs, "docker", said)
+    assert docker.images(10) == {"vllm/vllm-openai:v1": "sha256:a", "reg:5000/x:2": "sha256:a"}
+    program(programs, "docker", f"{said}; exit 1")
+    assert docker.images(10) == {}
+
+
 def test_a_container_that_vanishes_meanwhile_does_not_hide_the_others(programs: Path) -> None:
     fake_docker(programs, [container("ours", labels=LABELS)], vanished=True)
     state, ours, *_ = see_docker()

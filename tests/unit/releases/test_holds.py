@@ -33,6 +33,28 @@ def test_a_release_brings_image_arguments_and_weights_and_nothing_of_routing_and
     assert notes == []
 
 
+@pytest.mark.parametrize(
+    ("wished", "now", "taken"),
+    [
+        (
+            "docker.io/vllm/vllm-openai:v1",
+            {"vllm/vllm-openai:v1": "sha256:a"},
+            "docker.io/vllm/vllm-openai:v1",
+        ),
+        ("vllm", {"vllm:latest": "sha256:a"}, "vllm"),
+        ("reg:5000/vllm", {"reg:5000/vllm:latest": "sha256:a"}, "reg:5000/vllm"),
+        ("vllm:1", {"vllm:1": "sha256:b"}, "sha256:a"),
+        ("vllm:1", {}, "sha256:a"),
+    ],
+)
+def test_an_image_keeps_its_name_where_that_still_stands_for_it(
+    wished: str, now: dict[str, str], taken: str
+) -> None:
+    old = release(1, images={"h1": image(wished, image_id="sha256:a"), "h2": image(wished)})
+    held, _ = apply_hold(NOW, old, {"h1": "nvidia", "h2": "nvidia"}, {"h1": now, "h2": now})
+    assert held["images"] == {"h1": taken, "h2": wished}
+
+
 def test_hosts_of_another_kind_get_their_own_image() -> None:
     old = release(1, images={"h1": image(digest=DIGEST), "h2": image("rocm:1@sha256:b", "rocm")})
     held, notes = apply_hold(NOW, old, {"h2": "rocm", "h3": "nvidia", "h4": "cpu"})

@@ -22,9 +22,8 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types impo
 )
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import table, write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
-from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import Wish, read_wish
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import FACTS, Wish, read_wish
 
-FACTS = "__fleet_facts"
 COMPARED = "__fleet_compared"
 MEMORY = "assignments.json"
 GENERATION = "registry.json"

@@ -89,6 +89,10 @@ gpus:
   returned: always
   type: list
   elements: dict
+images:
+  description: The id that each name of an image (C(repository:tag)) stands for on this host.
+  returned: always
+  type: dict
 docker:
   description: Whether the Docker daemon answers, C(up), C(absent) or C(unknown).
   returned: always
@@ -137,6 +141,7 @@ def observe(fleet: str, home: str, timeout: int, adopt: list[str]) -> dict[str, 
         "listening_ports": sorted(listening),
         "gpus": devices,
         "docker": docker_state,
+        "images": docker.images(timeout) if docker_state == docker.UP else {},
         "process": process_state,
         "problems": problems,
         "home": home,

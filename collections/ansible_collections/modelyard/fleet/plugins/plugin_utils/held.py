@@ -19,6 +19,7 @@ HOLD_RESULT = "__fleet_hold"
 
 Engines = Mapping[str, Mapping[str, Any]]
 Models = list[dict[str, Any]]
+Named = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,11 @@ def in_force(
     engines: Engines,
     state_dir: Path,
     told: Mapping[str, Any] | None = None,
+    named: Named | None = None,
 ) -> InForce:
     """Apply the holds of the state directory, or those that an earlier task of this run has ``told``.
+
+    ``named`` says by host what names of images stand for there, where that was seen.
 
     ``AnsibleError`` when the holds cannot be read.
     """
@@ -73,7 +77,7 @@ def in_force(
                 out.append(model)
                 continue
             try:
-                entry, row = _held(model, hold, hosts, patterns, engines, state_dir)
+                entry, row = _held(model, hold, hosts, patterns, engines, state_dir, named or {})
             except ConfigError as error:
                 problems.append(error.message)
                 continue
@@ -91,6 +95,7 @@ def _held(
     patterns: Mapping[str, Sequence[str]],
     engines: Engines,
     state_dir: Path,
+    named: Named,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     name = model["id"]
     to_end = f"-e model={name} -e release=current with playbooks/rollback.yml ends the hold"
@@ -107,7 +112,7 @@ def _held(
     kinds = {
         host: str(hosts[host].settings["fleet_accelerator"]) for host in _hosts_of(model, hosts, patterns)
     }
-    entry, notes = apply_hold(model, release, kinds)
+    entry, notes = apply_hold(model, release, kinds, named)
     text = (
         f"{name} is held at release {hold.release} (by {hold.who}, {hold.since}) until its wish in the inventory changes; "
         f"{to_end}."

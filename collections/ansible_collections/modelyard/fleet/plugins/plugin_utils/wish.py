@@ -25,6 +25,8 @@ else:
 
 ENGINE_GROUP = "engine_hosts"
 PROXY_GROUP = "proxy_hosts"
+FACTS = "__fleet_facts"
+"""Where a play has what a host said of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
     now = InForce(models if isinstance(models, list) else [])
     if not problems:
         told = (data(me.get(HOLD_RESULT)) or {}).get("holds")
-        now = in_force(now.models, hosts, resolved.patterns, engines, state_dir, told)
+        seen = {name: (hostvars.raw_get(name).get(FACTS) or {}).get("images") or {} for name in hosts}
+        now = in_force(now.models, hosts, resolved.patterns, engines, state_dir, told, data(seen))
     return Wish(
         models=now.models,
         in_force=now,

@@ -62,6 +62,19 @@ def containers(
     return UP, _with_previous(ours, aside), foreign, adopted
 
 
+def images(timeout: int) -> dict[str, str]:
+    """What each name of an image stands for on this host now: ``repository:tag`` -> the image's id.
+
+    Empty where that cannot be told.
+    """
+    if which("docker") is None:
+        return {}
+    form = "{{.Repository}}:{{.Tag}} {{.ID}}"
+    code, out, _ = run(["docker", "image", "ls", "--no-trunc", "--format", form], timeout)
+    rows = (line.split() for line in out.splitlines()) if code == 0 else ()
+    return {row[0]: row[1] for row in rows if len(row) == 2 and "<none>" not in row[0]}
+
+
 def _with_previous(ours: list[dict[str, Any]], aside: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The replicas, each with what was put aside for it.
 
