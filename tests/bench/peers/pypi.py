@@ -36,7 +36,8 @@ def binaries() -> Path:
         [sys.executable, "-m", "venv", str(target)],
         [
             str(target / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check",
-            "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK),
+            # the lock is whole: older pips, resolving it once more, ask for another version of an extra's package
+            "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(LOCK),
         ],
     ):  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)

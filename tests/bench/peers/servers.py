@@ -70,7 +70,7 @@ def _nginx(place: Place) -> list[str]:
 
 
 def _haproxy(place: Place) -> list[str]:
-    haproxy = program("haproxy", ["haproxy", "liblua5.3-0"])
+    haproxy = program("haproxy", ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"])
     config = place.directory / "haproxy.cfg"
     servers = "\n  ".join(f"server e{port} 127.0.0.1:{port} check inter 5s" for port in place.engines)
     config.write_text(_HAPROXY.format(port=place.port, servers=servers))
