@@ -8,6 +8,8 @@ from modelyard.gateway.wire.framing import LARGEST_HEAD, Fed, MalformedError
 
 from .answers_in_bytes import CASES, answers, chunk, cut, read
 
+pytestmark = pytest.mark.timeout(1800)  # as many cases as a release gets take minutes
+
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
