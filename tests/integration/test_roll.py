@@ -143,7 +143,8 @@ def test_a_host_that_is_lost_on_the_way_ends_the_roll(fleet: RollingFleet) -> No
 def test_drained_stays_drained_and_a_restart_is_a_roll(fleet: RollingFleet) -> None:
     before = settled(fleet)
     with Load(fleet.port, 10) as load:
-        fleet.well("drain", "-e", "host=n2")
+        foretold = changed(fleet.well("drain", "-e", "host=n2", "--check", "--diff"))
+        assert changed(fleet.well("drain", "-e", "host=n2")) == foretold
         out = {"n1.echo.0": "active", "n1.echo.2": "active", "n2.echo.1": "draining", "n2.echo.3": "draining"}
         assert fleet.registry() == out
         fleet.well("deploy")
@@ -152,6 +153,8 @@ def test_drained_stays_drained_and_a_restart_is_a_roll(fleet: RollingFleet) -> N
         assert "stays drained, for its host n2 is" in refused.stdout
         fleet.well("undrain", "-e", "host=n2")
         assert fleet.registry() == dict.fromkeys(REPLICAS, "active")
+        assert set(changed(fleet.well("undrain", "-e", "host=n2")).values()) == {0}
+        assert "did you mean n2?" in fleet.play("undrain", "-e", "host=n22").stdout
         foretold = changed(fleet.well("restart", "-e", "host=n1", "--check"))
         assert fleet.pids() == before
         assert changed(fleet.well("restart", "-e", "host=n1")) == foretold
@@ -166,8 +169,9 @@ def test_a_host_is_emptied_onto_the_others(fleet: RollingFleet) -> None:
     settled(fleet)
     refused = fleet.play("remove_host", "-e", "host=n2", "-e", "confirm=n1")
     assert "twice: -e host=NAME -e confirm=NAME" in refused.stdout
+    foretold = changed(fleet.well("remove_host", "-e", "host=n2", "-e", "confirm=n2", "--check", "--diff"))
     with Load(fleet.port, 10) as load:
-        fleet.well("remove_host", "-e", "host=n2", "-e", "confirm=n2")
+        assert changed(fleet.well("remove_host", "-e", "host=n2", "-e", "confirm=n2")) == foretold
     assert load.bad == []
     assert fleet.registry() == dict.fromkeys(("n1.echo.0", "n1.echo.1", "n1.echo.2", "n1.echo.3"), "active")
     assert not (fleet.home / "n2" / "supervisor").exists()

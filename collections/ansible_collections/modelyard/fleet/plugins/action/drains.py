@@ -39,17 +39,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 + (", or -e all=true." if back else ".")
             )
         before = plan["drained"]
-        problems = (
-            []
-            if back
-            else [text for kind, name in asked.items() if (text := unknown_place(kind, name, plan))]
-        )
         after = drains.taken_back(before, asked) if back else drains.added(before, asked, time.time())
-        if back:
-            problems = drains.still_drained(after, asked, plan["assignments"])
-            if after == before and not problems:
-                names = ", ".join(f"{rule['kind']} {rule['name']}" for rule in before) or "nothing"
-                problems = [f"That is not drained. Drained are: {names}."]
+        problems = drains.still_drained(after, asked, plan["assignments"]) if back else []
+        if not problems and (not back or after == before):
+            # a rule may name what is gone from the inventory; a name that neither knows is a slip of the hand
+            places = [(kind, name) for kind, name in asked.items() if kind != "all"]
+            problems = [text for kind, name in places if (text := unknown_place(kind, name, plan))]
         if problems:
             raise AnsibleActionFail("\n".join(problems))
         moved = [
