@@ -38,7 +38,9 @@ class Site:
     proxy: Host
     inventory: Path
 
-    def engine(self, name: str, *flags: str, safe: tuple[str, ...] = SAFE, arguments: tuple[str, ...] = ()) -> None:
+    def engine(
+        self, name: str, *flags: str, safe: tuple[str, ...] = SAFE, arguments: tuple[str, ...] = ()
+    ) -> None:
         """Make a container that passes for a replica of the fleet; it runs unless the flags say otherwise."""
         labels = {"fleet": "f", "replica": f"gpu.{name}.0", "engine": "vllm"}
         self.gpu.docker(
@@ -48,7 +50,9 @@ class Site:
         )
 
     def play(self, name: str, *more: str) -> subprocess.CompletedProcess[str]:
-        return self._run(str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{name}.yml", *more)
+        return self._run(
+            str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{name}.yml", *more
+        )
 
     def security(self) -> tuple[int, list[tuple[str, str, str]]]:
         """Exit code; host, code and subject of every finding."""
@@ -59,7 +63,11 @@ class Site:
         return done.returncode, [(item["host"], item["code"], item["subject"]) for item in findings]
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        ours = {"MODELYARD_HOME": REPOSITORY, "ANSIBLE_CONFIG": REPOSITORY / "ansible.cfg", "ANSIBLE_NOCOLOR": 1}
+        ours = {
+            "MODELYARD_HOME": REPOSITORY,
+            "ANSIBLE_CONFIG": REPOSITORY / "ansible.cfg",
+            "ANSIBLE_NOCOLOR": 1,
+        }
         return subprocess.run(
             [*command, "-i", str(self.inventory)],
             cwd=REPOSITORY,
@@ -121,7 +129,12 @@ def plant(site: Site) -> None:
     site.engine("telling", arguments=("--api-key", SECRET))
     gpu.docker("start", "f-gpu.m.0", "f-gpu.everywhere.0")
     answers(gpu, 8101)
-    write(site.proxy, "/opt/modelyard/modelyard-proxy.env", 'MODELYARD_ADMIN_KEY_FILE="/etc/admin-key"\n', "0640")
+    write(
+        site.proxy,
+        "/opt/modelyard/modelyard-proxy.env",
+        'MODELYARD_ADMIN_KEY_FILE="/etc/admin-key"\n',
+        "0640",
+    )
     write(site.proxy, "/etc/admin-key", "changeme")
 
 

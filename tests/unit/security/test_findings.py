@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,6 +142,13 @@ def test_every_code_has_a_sentence_and_a_way_out() -> None:
     )
     for sentences in CODES.values():
         assert all(one.endswith((".", "not.")) for one in sentences)
+
+
+def test_exactly_the_codes_there_are_are_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = text.partition("## Check security")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {code.strip(" `") for row in rows for code in row.split(",")} == set(CODES)
 
 
 def test_what_is_well_though_it_looks_like_a_weakness() -> None:

@@ -122,12 +122,20 @@ def test_addresses_in_order_each_once() -> None:
         ({"ports": ["8100"]}, "Nobody is allowed"),
         ({"ports": ["8100"], "allow": {"proxies": [], "monitoring": []}}, "Nobody is allowed"),
         ({"ports": ["8100"], "allow": {"friends": ["192.0.2.1"]}}, "'friends' is not known"),
+        (
+            {"ports": ["8100", "20-30"], "allow": {"proxies": ["192.0.2.1"]}},
+            "20-30 holds 22, the port of SSH",
+        ),
         ({"ports": ["many"], "allow": {"proxies": ["192.0.2.1"]}}, "'many' is no port"),
     ],
 )
 def test_what_the_role_refuses(firewall: dict[str, Any], says: str) -> None:
     assert any(says in problem for problem in firewall_problems(firewall))
-    assert firewall_problems({"ports": ["8100"], "allow": {"monitoring": ["192.0.2.1"]}}) == []
+    good = {"ports": ["8100-8199"], "allow": {"monitoring": ["192.0.2.1"]}}
+    assert firewall_problems(good) == []
+    assert firewall_problems(good, 8122) == [
+        "8100-8199 holds 8122, the port of SSH, which is never closed here."
+    ]
 
 
 # --- from the inventory ---------------------------------------------------------------------------
@@ -174,7 +182,8 @@ def test_a_proxy_whose_address_is_not_known_is_a_problem_and_no_open_port(addres
 
 def test_a_proxy_on_the_engines_own_host_needs_no_address() -> None:
     settings = {"gpu01": SETTINGS["gpu01"] | {"fleet_address": "127.0.0.1"}}
-    assert engine_firewall("gpu01", settings, ["gpu01"], [])["problems"] == []
+    found = engine_firewall("gpu01", settings, ["gpu01"], [])
+    assert (found.pop("problems"), firewall_problems(found)) == ([], [])
 
 
 def test_a_proxy_that_comes_from_elsewhere_than_declared() -> None:

@@ -75,14 +75,18 @@ def is_allowed(address: str, allowed: Iterable[Any]) -> bool:
     return False
 
 
-def firewall_problems(firewall: Mapping[str, Any]) -> list[str]:
-    """What is wrong with ``ports`` and ``allow`` of a host, one sentence each."""
+def firewall_problems(firewall: Mapping[str, Any], ssh: Any = 22) -> list[str]:
+    """What is wrong with ``ports`` and ``allow`` of a host, one sentence each. ``ssh`` is its port of SSH."""
     problems = []
     ports = firewall.get("ports") or []
     if not ports:
         problems.append("No ports are named: there is nothing to close.")
     for port in ports:
-        problems += _said(_span, port)
+        told = _said(_span, port)
+        problems += told
+        for entry in sorted({22, int(ssh)}):
+            if not told and within(entry, [port]):
+                problems.append(f"{port} holds {entry}, the port of SSH, which is never closed here.")
     allow = firewall.get("allow") or {}
     problems += [
         f"{group!r} is not known: allow has {', '.join(GROUPS)}." for group in allow if group not in GROUPS
@@ -108,9 +112,10 @@ def engine_firewall(
     never an open port. ``replicas`` are those that run or shall run here: adopted ones have ports of their own.
     """
     own = settings[host]
-    allow: dict[str, list[str]] = {"proxies": []}
+    # what a host sends to itself is let through in any case: a proxy beside the engines needs no address
+    allow: dict[str, list[str]] = {"proxies": ["127.0.0.1"] if host in proxies else []}
     problems = []
-    for proxy in sorted(set(proxies) - {host}):  # what a host sends to itself is let through in any case
+    for proxy in sorted(set(proxies) - {host}):
         addresses, problem = proxy_addresses(proxy, settings[proxy])
         allow["proxies"] += addresses
         problems += [problem] if problem else []
