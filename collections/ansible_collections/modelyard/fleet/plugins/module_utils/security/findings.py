@@ -80,7 +80,7 @@ def _container(
         yield finding("container-capabilities", host, name, names=", ".join(item["capabilities"]))
     if item["root"]:
         yield finding("container-root", host, name)
-    engine = item["engine"] or adopted.get(item["adopted"] or "")
+    engine = str(item["engine"] or adopted.get(item["adopted"] or "", ""))
     if item["writable"] and engine in engines and engines[engine]["container"]["read_only"]:
         yield finding("root-writable", host, name, engine=engine)
     if item["new_privileges"]:
