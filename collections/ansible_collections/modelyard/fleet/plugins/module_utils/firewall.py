@@ -33,7 +33,7 @@ def within(port: int, ports: Iterable[Any]) -> bool:
 def networks(addresses: Iterable[Any], version: int) -> list[str]:
     """The addresses and networks of one IP version (4 or 6), each once, in order. Raises ``FirewallError``."""
     found = [network for network in map(network_of, addresses) if network.version == version]
-    collapsed: Iterable[Any] = ipaddress.collapse_addresses(found)  # type: ignore[type-var]
+    collapsed: Iterable[Any] = ipaddress.collapse_addresses(found)
     return [str(one.network_address if one.num_addresses == 1 else one) for one in sorted(collapsed)]
 
 
