@@ -70,7 +70,8 @@ SPEC: dict[str, Any] = {
 CONTAINERS = "containers"
 """In place of a code: nothing is known of any container."""
 
-_PROC, _ROOT = Path("/proc"), Path("/")
+_PROC = Path("/proc")
+_ROOT = Path("/")
 
 
 def containers(
