@@ -88,6 +88,7 @@ HOST_OS = RootFs(
         "iptables",
         "iputils-ping",
         "kmod",
+        "nftables",
         "openssh-server",
         "procps",
         "python3",

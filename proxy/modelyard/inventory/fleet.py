@@ -39,6 +39,11 @@ def check_setting(name: str, value: Any, engines: Engines) -> Iterator[Problem]:
                 yield Problem(
                     "unknown-engine", f"there is no engine {engine!r}.", path, nearest(str(engine), engines)
                 )
+    elif name == "fleet_proxy_addresses":
+        yield from _networks((name,), value)
+    elif name == "fleet_engine_access":
+        for group, addresses in mapping(value).items():
+            yield from _networks((name, str(group)), addresses)
     elif name == "fleet_address" and is_wildcard(value):
         yield Problem(
             "wildcard-address",
@@ -65,6 +70,23 @@ def _ports(value: Any) -> Iterator[Problem]:
             ("fleet_ports",),
             "Write the first and the last port, both between 1 and 65535, such as 8100-8199.",
         )
+
+
+def _networks(path: KeyPath, addresses: Any) -> Iterator[Problem]:
+    for at, address in enumerate(addresses):
+        if not is_known(address):
+            continue
+        try:
+            fault = "is every address" if ipaddress.ip_network(address, strict=False).prefixlen == 0 else ""
+        except ValueError:
+            fault = "is no IP address and no network"
+        if fault or is_wildcard(address):
+            yield Problem(
+                "bad-address",
+                f"{address!r} {fault or 'is every address'}.",
+                (*path, at),
+                "Write an IP address or a network, such as 192.0.2.21 or 2001:db8::/64.",
+            )
 
 
 def is_wildcard(value: str) -> bool:
