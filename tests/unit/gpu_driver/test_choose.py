@@ -187,6 +187,13 @@ def test_a_gpu_of_the_future_is_not_guessed_at(tmp_path: Path) -> None:
     assert decide(facts, "ubuntu_24_04", modules="open")["problems"] == []
 
 
+def test_an_unknown_gpu_beside_a_known_one_is_not_guessed_at_either(tmp_path: Path) -> None:
+    facts = bare(tmp_path, "v100")
+    facts["gpus"][1].update(generation=None, driver_rule={})
+    (problem,) = decide(facts, "ubuntu_24_04")["problems"]
+    assert "is not known" in problem
+
+
 def test_modules_that_ubuntu_signs_follow_the_kernels_flavour(tmp_path: Path) -> None:
     choice = decide(bare(tmp_path, "t4"), "ubuntu_24_04", kernel="prebuilt", kernel_flavour="aws")
     assert choice["packages"][:2] == [

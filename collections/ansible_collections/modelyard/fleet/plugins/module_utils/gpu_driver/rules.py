@@ -82,13 +82,15 @@ def modules(gpus: list[Data], chosen: int, wish: Data, why: list[str], problems:
             f"{_kind(cannot[0])} only with proprietary ones."
         )
         return "open"
-    if unknown and not (must or cannot) and wished == "auto":
+    if unknown and wished == "auto":
         problems.append(
             f"Which kernel modules {named(unknown[0])} needs is not known: "
             f"{unknown[0]['unknown'].get('generation', 'its generation could not be seen')}. Set gpu_driver_nvidia.modules."
         )
         return "open"
-    kind = {"auto": "proprietary" if cannot else "open"}.get(wished, wished)
+    kind: str = wished
+    if wished == "auto":
+        kind = "proprietary" if cannot else "open"
     if wished == "auto" and not (must or cannot) and chosen < FIRST_OPEN_BRANCH:
         kind = "proprietary"
     if kind == "open" and cannot:
