@@ -6,8 +6,8 @@
     lab.py boot                 what is installed is what is loaded
     lab.py sync                 the stand-in tools say what is so
 
-The packages hold next to nothing; their names, versions, dependencies and conflicts are those of Ubuntu 24.04. Runs as
-nvidia's ``modprobe`` and ``modinfo`` too, by the name that it is called by.
+The packages hold next to nothing; their names, versions, dependencies and conflicts are those of Ubuntu 24.04. Is called as
+``modprobe``, ``modinfo`` and ``nvidia-mig-parted`` too.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def main() -> int:
     name, words = Path(sys.argv[0]).name, sys.argv[1:]
     if name == "modinfo":
         return modinfo()
+    if name == "nvidia-mig-parted":
+        return mig_parted(words)
     if name == "modprobe" or words == ["boot"]:
         return boot()
     if words == ["sync"]:
@@ -161,6 +163,8 @@ def boot() -> int:
     if not state("installed"):
         return 1
     (STATE / "loaded").write_text(state("installed"), encoding="ascii")
+    if sys.argv[1:] == ["boot"]:
+        (STATE / "mig").unlink(missing_ok=True)
     return sync()
 
 
@@ -172,6 +176,25 @@ def modinfo() -> int:
         return 1
     print(f"version:        {version}\nlicense:        {'Dual MIT/GPL' if kind == '-open' else 'NVIDIA'}")
     return 0
+
+
+def mig_parted(words: list[str]) -> int:
+    """``nvidia-mig-parted assert`` and ``apply``, with the tool's words."""
+    given, layout = (words[words.index(option) + 1] for option in ("--config-file", "--selected-config"))
+    config = json.loads(sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8"))
+    if layout not in config["mig-configs"]:
+        print(f'level=fatal msg="Error: no such config: {layout}"', file=sys.stderr)
+        return 1
+    cut = STATE / "mig"
+    if words[0] == "apply":
+        cut.write_text(layout, encoding="ascii")
+        print("MIG configuration applied successfully")
+        return 0
+    if cut.exists() and cut.read_text(encoding="ascii") == layout:
+        print("Selected MIG configuration currently applied")
+        return 0
+    print('level=fatal msg="Assertion failure: selected configuration not currently applied"', file=sys.stderr)
+    return 1
 
 
 def sync() -> int:
