@@ -25,7 +25,7 @@ MAIN = """
   when: lose | default('') == inventory_hostname
 - ansible.builtin.ping:
 - ansible.builtin.fail: {msg: the module was not built}
-  when: break | default('') == inventory_hostname
+  when: spoil | default('') == inventory_hostname
 - ansible.builtin.assert: {that: gpu_driver_drained}
 - ansible.builtin.shell: cp HOME/p1/endpoints.yml {{ fleet_home }}/driver
 """
@@ -70,7 +70,7 @@ def states(registry: Path) -> dict[str, set[str]]:
 
 
 def test_a_host_that_fails_stays_drained_and_ends_the_run(fleet: RollingFleet) -> None:
-    done = fleet.play("driver_upgrade", "-e", "break=n2")
+    done = fleet.play("driver_upgrade", "-e", "spoil=n2")
     said = " ".join(done.stdout.split())
     assert done.returncode != 0
     assert "n2 is not done: the module was not built" in said
