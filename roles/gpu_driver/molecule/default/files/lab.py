@@ -5,6 +5,7 @@
     lab.py extra                build what gets in the way of a driver
     lab.py boot                 what is installed is what is loaded
     lab.py sync                 the stand-in tools say what is so
+    lab.py look                 print how many transactions apt has made, and the driver's packages
 
 The packages hold next to nothing; their names, versions, dependencies and conflicts are those of Ubuntu 24.04. Is called as
 ``modprobe``, ``modinfo`` and ``nvidia-mig-parted`` too.
@@ -38,6 +39,8 @@ def main() -> int:
         return boot()
     if words == ["sync"]:
         return sync()
+    if words == ["look"]:
+        return look()
     specs = extra() if words == ["extra"] else [one for version in words[1:] for one in driver(version)]
     for spec in specs:
         build(*spec)
@@ -168,6 +171,20 @@ def boot() -> int:
     return sync()
 
 
+def look() -> int:
+    """A number, and a package and its version on each line."""
+    history = Path("/var/log/apt/history.log").read_text(encoding="utf-8")
+    print(sum(line.startswith("Start-Date") for line in history.splitlines()))
+    form = "${db:Status-Status} ${Package} ${Version}\n"
+    rows = subprocess.run(
+        ["dpkg-query", "--show", f"--showformat={form}"], check=True, capture_output=True, text=True
+    )
+    for row in sorted(rows.stdout.splitlines()):
+        if row.startswith("installed ") and ("nvidia" in row or "cuda" in row):
+            print(row.partition(" ")[2])
+    return 0
+
+
 def modinfo() -> int:
     """``modinfo nvidia``."""
     version, _, kind = state("installed").partition(" ")
@@ -193,7 +210,9 @@ def mig_parted(words: list[str]) -> int:
     if cut.exists() and cut.read_text(encoding="ascii") == layout:
         print("Selected MIG configuration currently applied")
         return 0
-    print('level=fatal msg="Assertion failure: selected configuration not currently applied"', file=sys.stderr)
+    print(
+        'level=fatal msg="Assertion failure: selected configuration not currently applied"', file=sys.stderr
+    )
     return 1
 
 
