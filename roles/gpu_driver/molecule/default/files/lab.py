@@ -5,6 +5,7 @@
     lab.py extra                build what gets in the way of a driver
     lab.py boot                 what is installed is what is loaded
     lab.py sync                 the stand-in tools say what is so
+    lab.py daemons              print whether they run, and what unattended-upgrades leaves alone
     lab.py look                 print how many transactions apt has made, and the driver's packages
 
 The packages hold next to nothing; their names, versions, dependencies and conflicts are those of Ubuntu 24.04. Is called as
@@ -41,6 +42,10 @@ def main() -> int:
         return sync()
     if words == ["look"]:
         return look()
+    if words == ["daemons"]:
+        subprocess.run(["systemctl", "is-active", "nvidia-persistenced", "nvidia-fabricmanager"], check=False)
+        subprocess.run(["apt-config", "dump", "Unattended-Upgrade::Package-Blacklist"], check=True)
+        return 0
     specs = extra() if words == ["extra"] else [one for version in words[1:] for one in driver(version)]
     for spec in specs:
         build(*spec)
