@@ -1,0 +1,108 @@
+"""driver_upgrade.yml over a real fleet of two hosts: drained one by one, and ended by the first that fails or is lost.
+
+The role gpu_driver is one that only writes down what it finds: what it does to packages has a scenario of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .rolling_fleet import ROOT, RollingFleet
+from .test_local_fleet import free_range
+
+PLAN = """
+- ansible.builtin.stat: {path: "{{ fleet_home }}/driver"}
+  register: __seen
+- ansible.builtin.set_fact:
+    gpu_driver_plan: {wanted: "{{ not __seen.stat.exists }}", install: [a-driver], remove: [], reasons: []}
+"""
+MAIN = """
+- ansible.builtin.shell: touch HOME/lost
+  when: lose | default('') == inventory_hostname
+- ansible.builtin.ping:
+- ansible.builtin.fail: {msg: the module was not built}
+  when: spoil | default('') == inventory_hostname
+- ansible.builtin.assert: {that: gpu_driver_drained}
+- ansible.builtin.shell: cp HOME/p1/endpoints.yml {{ fleet_home }}/driver
+"""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RollingFleet]:
+    running = RollingFleet(tmp_path_factory.mktemp("d"), free_range(10)[0])
+    # the host that can be lost comes first
+    hosts = running._children["engine_hosts"]["hosts"]
+    running._children["engine_hosts"]["hosts"] = dict(reversed(hosts.items()))
+    tasks = running.home / "roles" / "gpu_driver" / "tasks"
+    tasks.mkdir(parents=True)
+    (tasks / "plan.yml").write_text(PLAN, encoding="utf-8")
+    (tasks / "main.yml").write_text(MAIN.replace("HOME", str(running.home)), encoding="utf-8")
+    running.wish()
+    running.well("site")
+    yield running
+    running.lost.unlink(missing_ok=True)
+    running.ends()
+
+
+@pytest.fixture(autouse=True)
+def _roles(fleet: RollingFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANSIBLE_ROLES_PATH", f"{fleet.home}/roles:{ROOT}/roles")
+
+
+def driven(fleet: RollingFleet) -> dict[str, Path]:
+    """The registry that each host saw when its driver was changed."""
+    return {host: path for host in ("n1", "n2") if (path := fleet.home / host / "driver").exists()}
+
+
+def states(registry: Path) -> dict[str, set[str]]:
+    """By host, the states of its replicas."""
+    found: dict[str, set[str]] = {}
+    for model in json.loads(registry.read_text(encoding="utf-8"))["models"].values():
+        for endpoint in model["endpoints"]:
+            found.setdefault(endpoint["host"], set()).add(endpoint["state"])
+    return found
+
+
+def test_a_host_that_fails_stays_drained_and_ends_the_run(fleet: RollingFleet) -> None:
+    done = fleet.play("driver_upgrade", "-e", "spoil=n2")
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    assert "n2 is not done: the module was not built" in said, done.stdout + done.stderr[-3000:]
+    assert "It stays drained, and no other host was touched after it." in said
+    assert driven(fleet) == {}
+    assert states(fleet.home / "p1" / "endpoints.yml") == {"n1": {"active"}, "n2": {"draining"}}
+    fleet.well("undrain", "-e", "host=n2")
+
+
+def test_a_host_that_does_not_come_back_ends_it_too(fleet: RollingFleet) -> None:
+    done = fleet.play("driver_upgrade", "-e", "lose=n2")
+    assert done.returncode != 0
+    assert "n2 is not done: it was lost on the way" in " ".join(done.stdout.split()), (
+        done.stdout + done.stderr[-3000:]
+    )
+    assert driven(fleet) == {}
+    assert states(fleet.home / "p1" / "endpoints.yml") == {"n1": {"active"}, "n2": {"draining"}}
+    # while it is away nothing is begun
+    done = fleet.play("driver_upgrade")
+    assert "n2: no answer, so nothing was begun" in " ".join(done.stdout.split())
+    fleet.lost.unlink()
+    fleet.well("undrain", "-e", "host=n2")
+
+
+def test_one_host_after_the_other_is_drained_changed_and_used_again(fleet: RollingFleet) -> None:
+    assert "n1: installs a-driver" in fleet.well("driver_upgrade", "--check")
+    assert driven(fleet) == {}
+    fleet.well("driver_upgrade")
+    seen = driven(fleet)
+    assert states(seen["n2"]) == {"n1": {"active"}, "n2": {"draining"}}
+    assert states(seen["n1"]) == {"n1": {"draining"}, "n2": {"active"}}
+    assert states(fleet.home / "p1" / "endpoints.yml") == {"n1": {"active"}, "n2": {"active"}}
+    generation = (fleet.home / "p1" / "endpoints.yml").read_text(encoding="utf-8")
+    assert "n1: as wished" in fleet.well("driver_upgrade")
+    assert (fleet.home / "p1" / "endpoints.yml").read_text(encoding="utf-8") == generation
