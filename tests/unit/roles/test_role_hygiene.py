@@ -25,7 +25,13 @@ def _options(role: Path) -> dict[str, Any]:
 
 
 def test_there_are_roles() -> None:
-    assert [role.name for role in ROLES] == ["endpoint_registry", "model_server", "model_weights", "proxy"]
+    assert [role.name for role in ROLES] == [
+        "container_runtime",
+        "endpoint_registry",
+        "model_server",
+        "model_weights",
+        "proxy",
+    ]
 
 
 def test_readmes_are_made_from_the_specs() -> None:

@@ -82,12 +82,11 @@ def engine(kind: str, socket: Path, timeout_s: float) -> tuple[dict[str, Any], l
         info = _get(socket, "/info", timeout_s)
         there = _get(socket, f"/containers/json?filters={label}", timeout_s)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        state = {**dict.fromkeys(("version", "live_restore", "data_root", "log_driver"))}
-        state |= {"mirrors": [], "swarm": False, "problem": str(error) or type(error).__name__}
+        problem = str(error) or type(error).__name__
         if kept := _keepers(_KEEPERS[kind]):
-            state["problem"] += f"; {kept} processes {_KEEPERS[kind]} keep containers"
-            return {**state, "state": UNKNOWN}, []
-        return {**state, "state": DOWN if which(_DAEMONS[kind]) else ABSENT}, []
+            problem += f"; {kept} processes {_KEEPERS[kind]} keep containers"
+            return _silent(UNKNOWN, problem), []
+        return _silent(DOWN if which(_DAEMONS[kind]) else ABSENT, problem), []
     return {
         "state": UP,
         "problem": "",
@@ -98,6 +97,12 @@ def engine(kind: str, socket: Path, timeout_s: float) -> tuple[dict[str, Any], l
         "mirrors": (info.get("RegistryConfig") or {}).get("Mirrors") or [],
         "swarm": (info.get("Swarm") or {}).get("LocalNodeState") not in (None, "", "inactive"),
     }, sorted(str((one.get("Names") or [one.get("Id", "")])[0]).lstrip("/") for one in there)
+
+
+def _silent(state: str, problem: str) -> dict[str, Any]:
+    """What is said of an engine that does not answer."""
+    unknown = dict.fromkeys(("version", "live_restore", "data_root", "log_driver"))
+    return {**unknown, "state": state, "problem": problem, "mirrors": [], "swarm": False}
 
 
 def _get(socket: Path, target: str, timeout_s: float) -> Any:
