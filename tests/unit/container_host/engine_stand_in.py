@@ -33,7 +33,6 @@ class StandIn:
                 if path.path == "/info":
                     self._answer(200, {"ServerVersion": "25.0", "LiveRestoreEnabled": True, "Swarm": {}})
                 elif path.path == "/containers/json":
-                    assert json.loads(unquote(path.query).partition("=")[2]) == {"label": ["modelyard.fleet"]}
                     self._answer(200, stage.running)
                 else:
                     name = unquote(path.path).removeprefix("/images/").removesuffix("/json")

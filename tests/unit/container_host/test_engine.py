@@ -18,15 +18,20 @@ DIGEST = "ab" * 32
 TAG = "registry.example.org/team/vllm:1.0"
 
 
-def test_an_engine_that_answers_says_what_runs() -> None:
-    with StandIn([{"Names": ["/modelyard-b"]}, {"Names": ["/modelyard-a"]}], {}) as engine:
+def test_an_engine_that_answers_says_which_models_run() -> None:
+    labels = {"modelyard.fleet": "any"}
+    there = [
+        {"Names": ["/modelyard-b"], "Id": "b" * 64, "Labels": labels},
+        {"Names": ["/modelyard-a"], "Id": "a" * 64, "Labels": labels},
+        {"Names": ["/by-hand"], "Id": "c" * 64, "Labels": {}},
+        {"Names": ["/somebody"], "Id": "d" * 64, "Labels": None},
+    ]
+    with StandIn(there, {}) as engine:
         state, running = look.engine("docker", engine.socket, 5)
-    assert (state["state"], state["version"], state["live_restore"], state["swarm"]) == (
-        "up",
-        "25.0",
-        True,
-        False,
-    )
+        assert look.engine("docker", engine.socket, 5, ["by-hand"])[1] == ["by-hand", *running]
+        assert look.engine("docker", engine.socket, 5, ["d" * 12])[1] == [*running, "somebody"]
+    assert (state["state"], state["version"], state["swarm"]) == ("up", "25.0", False)
+    assert state["live_restore"]
     assert running == ["modelyard-a", "modelyard-b"]
 
 

@@ -23,6 +23,11 @@ options:
     type: list
     elements: str
     default: []
+  adopted:
+    description: Names or ids of containers that count as models though they carry no fleet's label.
+    type: list
+    elements: str
+    default: []
   timeout_s: {description: Seconds that the engine and the package manager have to answer., type: int, default: 20}
 attributes:
   check_mode:
@@ -52,7 +57,7 @@ engine:
   returned: always
   type: dict
 running:
-  description: Names of the running containers that carry the label of a fleet.
+  description: Names of the running containers that carry the label of a fleet, or are among O(adopted).
   returned: always
   type: list
   elements: str
@@ -69,6 +74,7 @@ SPEC: dict[str, Any] = {
     "socket": {"type": "path", "default": "/var/run/docker.sock"},
     "package_manager": {"type": "str", "choices": ["apt", "dnf"], "default": "apt"},
     "packages": {"type": "list", "elements": "str", "default": []},
+    "adopted": {"type": "list", "elements": "str", "default": []},
     "timeout_s": {"type": "int", "default": 20},
 }
 
@@ -81,7 +87,9 @@ def main() -> None:
         packages = look.installed(params["package_manager"], params["packages"], params["timeout_s"])
     except look.LookError as error:
         module.fail_json(msg=str(error))
-    engine, running = look.engine(params["engine"], Path(params["socket"]), params["timeout_s"])
+    engine, running = look.engine(
+        params["engine"], Path(params["socket"]), params["timeout_s"], params["adopted"]
+    )
     module.exit_json(changed=False, packages=packages, engine=engine, running=running)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Collection
 from pathlib import Path
 from shutil import which
 from typing import Any
-from urllib.parse import quote
 
 from ansible_collections.modelyard.fleet.plugins.module_utils import unix_http
+from ansible_collections.modelyard.fleet.plugins.module_utils.observe.adopted import name_of
 from ansible_collections.modelyard.fleet.plugins.module_utils.observe.command import run
 
 LABEL = "modelyard.fleet"
@@ -71,16 +72,19 @@ def _rpms(code: int | None, out: str, err: str, locks: str) -> dict[str, dict[st
     return found
 
 
-def engine(kind: str, socket: Path, timeout_s: float) -> tuple[dict[str, Any], list[str]]:
-    """The engine's state and settings in force, and the names of running containers that carry a fleet's label.
+def engine(
+    kind: str, socket: Path, timeout_s: float, adopted: Collection[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """The engine's state and settings in force, and the names of running containers that are models.
+
+    Those are the ones that carry a fleet's label, and those of ``adopted`` (names or ids), which carry none.
 
     ``absent`` means that it is not installed, ``down`` that it does not answer and no container runs, ``unknown`` that
     it does not answer and containers may run.
     """
-    label = quote(json.dumps({"label": [LABEL]}))
     try:
         info = _get(socket, "/info", timeout_s)
-        there = _get(socket, f"/containers/json?filters={label}", timeout_s)
+        there = _get(socket, "/containers/json", timeout_s)
     except (OSError, http.client.HTTPException, ValueError) as error:
         problem = str(error) or type(error).__name__
         if kept := _keepers(_KEEPERS[kind]):
@@ -96,7 +100,14 @@ def engine(kind: str, socket: Path, timeout_s: float) -> tuple[dict[str, Any], l
         "log_driver": info.get("LoggingDriver"),
         "mirrors": (info.get("RegistryConfig") or {}).get("Mirrors") or [],
         "swarm": (info.get("Swarm") or {}).get("LocalNodeState") not in (None, "", "inactive"),
-    }, sorted(str((one.get("Names") or [one.get("Id", "")])[0]).lstrip("/") for one in there)
+    }, sorted(name for name in (_model(one, adopted) for one in there) if name)
+
+
+def _model(item: dict[str, Any], adopted: Collection[str]) -> str:
+    """The name of a listed container that is a model; empty for another one."""
+    name = str((item.get("Names") or [item.get("Id", "")])[0]).lstrip("/")
+    ours = LABEL in (item.get("Labels") or {}) or name_of({"Name": name, "Id": item.get("Id", "")}, adopted)
+    return name if ours else ""
 
 
 def _silent(state: str, problem: str) -> dict[str, Any]:
