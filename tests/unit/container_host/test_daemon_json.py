@@ -153,6 +153,18 @@ def test_a_run_that_was_cut_off_is_made_up_for(tmp_path: Path) -> None:
     assert (last["changed"], last["needs"]) == (False, "none")
 
 
+def test_what_the_service_needs_is_noted_too(tmp_path: Path) -> None:
+    wish = {"live-restore": True}
+    run(tmp_path, settings=wish)
+    run(tmp_path, state="in_force")
+    asked = run(tmp_path, settings=wish, needs="restart")
+    assert (asked["changed"], asked["needs"], asked["keys"]) == (True, "restart", [])
+    # cut off here: nobody asks any more, and it is still due
+    assert run(tmp_path, settings=wish)["needs"] == "restart"
+    run(tmp_path, state="in_force")
+    assert not run(tmp_path, settings=wish)["changed"]
+
+
 def test_what_does_not_start_is_put_back_to_what_is_in_force(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     file.write_text('{"dns": ["10.0.0.1"]}')

@@ -31,6 +31,11 @@ options:
     type: str
     choices: [merged, in_force, put_back]
     default: merged
+  needs:
+    description: What the daemon needs to follow for another reason, such as a changed file of its service.
+    type: str
+    choices: [none, reload, restart]
+    default: none
   path: {description: The file., type: path, default: /etc/docker/daemon.json}
   pending:
     description: Where it is noted what the daemon still needs. Lost at a reboot, after which a daemon follows its file.
@@ -87,14 +92,18 @@ SPEC: dict[str, Any] = {
     # may hold passwords of proxies; see main() for what becomes of the result
     "settings": {"type": "dict", "default": {}, "no_log": True},
     "state": {"type": "str", "choices": ["merged", "in_force", "put_back"], "default": "merged"},
+    "needs": {"type": "str", "choices": ["none", "reload", "restart"], "default": "none"},
     "path": {"type": "path", "default": "/etc/docker/daemon.json"},
     "pending": {"type": "path", "default": "/run/modelyard-daemon.json"},
 }
 _VALIDATE_S = 30
 
 
-def merge(path: Path, pending: Path, wished: dict[str, Any], check: bool) -> dict[str, Any]:
-    """Write the file where it differs from what is wished; the module's result. Raises ``SettingsError``."""
+def merge(path: Path, pending: Path, wished: dict[str, Any], also: str, check: bool) -> dict[str, Any]:
+    """Write the file where it differs from what is wished; the module's result. Raises ``SettingsError``.
+
+    ``also`` is what the daemon needs for another reason.
+    """
     path = path.resolve()  # a link stays one
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     found = daemon_json.parse(text, str(path))
@@ -105,14 +114,16 @@ def merge(path: Path, pending: Path, wished: dict[str, Any], check: bool) -> dic
     # what is pending is measured from what is in force, not from what an earlier run has written
     before = _text(noted) if noted else text
     in_force = daemon_json.parse(before, str(path))
-    needs = daemon_json.more(daemon_json.needs(found, wanted), str(noted.get("needs", daemon_json.NONE)))
+    needs = daemon_json.more(daemon_json.needs(found, wanted), also)
+    needs = daemon_json.more(needs, str(noted.get("needs", daemon_json.NONE)))
     after = daemon_json.render(wanted) if keys else text
     if keys:
         _let_dockerd_judge(after)
     if not check:
-        if keys:
+        if needs != noted.get("needs", daemon_json.NONE):
             note = {"needs": needs, "before": base64.b64encode(before.encode()).decode()}
             write_atomically(pending, json.dumps(note).encode(), 0o600)
+        if keys:
             write_atomically(path, after.encode(), _mode(path, after), *_owner(path))
         if _read(record) != wished and path.parent.exists():
             write_atomically(record, json.dumps(wished).encode(), 0o600)
@@ -198,7 +209,7 @@ def main() -> None:
     shown = {"module_args": {name: value for name, value in params.items() if name != "settings"}}
     try:
         if params["state"] == "merged":
-            result = merge(path, pending, params["settings"], module.check_mode)
+            result = merge(path, pending, params["settings"], params["needs"], module.check_mode)
         elif params["state"] == "put_back":
             result = {"changed": put_back(path, pending, module.check_mode)}
         else:
