@@ -28,7 +28,8 @@ def start(name: str) -> None:
     trusted = ["--volume", f"{bundle.resolve()}:/etc/ssl/certs/ca-certificates.crt:ro"] if bundle else []
     docker(
         *["create", "--name", name, "--hostname", "bare", *host_image.machine_flags(), *trusted],
-        *["--volume", "/var/lib/docker", tag()],
+        # engines refuse to lay one overlay over another
+        *["--volume", "/var/lib/docker", "--volume", "/var/lib/containers", tag()],
     )
     with tempfile.TemporaryDirectory() as directory:
         settings = Path(directory, "settings")
