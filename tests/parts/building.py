@@ -10,7 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts import echo_image, host_image, machine, rootfs, store, tiny_model, vllm_image, wheelhouse
+from tests.parts import (
+    bare_image,
+    echo_image,
+    host_image,
+    machine,
+    rootfs,
+    sleeper_image,
+    store,
+    tiny_model,
+    vllm_image,
+    wheelhouse,
+)
 from tests.parts.docker import has_image, require_engine
 
 
@@ -37,6 +48,8 @@ PARTS = {
         _image("host-os", lambda: rootfs.HOST_OS.tag, rootfs.HOST_OS.build),
         _image("vllm", vllm_image.tag, vllm_image.build_image, "base"),
         _image("host", host_image.tag, host_image.build_image, "host-os"),
+        _image("bare", bare_image.tag, bare_image.build_image, "host"),
+        _image("sleeper", sleeper_image.tag, sleeper_image.build_image, "base"),
         Part("store", store.seed, store.is_built, store.build_store, ("base", "vllm", "host")),
         Part(
             "model",

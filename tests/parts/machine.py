@@ -59,6 +59,22 @@ def debian_sources(codename: str) -> list[str]:
     return [f"deb {uri} {name} {' '.join(components)}" for (uri, name), components in found.items()]
 
 
+def apt_settings() -> str:
+    """How apt reaches its mirrors on this machine, as a configuration file: proxies, and checks of dates."""
+    wanted = ("Acquire::http", "Acquire::Check-")
+    try:
+        dumped = subprocess.run(
+            ["apt-config", "dump", "--no-empty", "Acquire"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+    except FileNotFoundError:
+        return ""
+    return "".join(f"{line}\n" for line in dumped.splitlines() if line.startswith(wanted))
+
+
 def pip_settings() -> dict[str, list[str]]:
     """Pip's own settings on this machine: option name -> its values, environment over files."""
     done = subprocess.run(

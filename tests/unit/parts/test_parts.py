@@ -45,6 +45,19 @@ def test_a_part_comes_after_all_that_it_needs() -> None:
             assert all(order.index(need) < order.index(name) for need in building.PARTS[name].needs)
 
 
+def test_apt_settings_are_how_mirrors_are_reached_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = 'Acquire::http::Proxy "http://p:1";\nAcquire::Check-Date "false";\nAcquire::Languages "none";\n'
+    tool = tmp_path / "apt-config"
+    tool.write_text(f"#!/bin/sh\nprintf '%s' '{dump}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert machine.apt_settings().splitlines() == dump.splitlines()[:2]
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert machine.apt_settings() == ""
+
+
 def test_pip_settings_of_the_environment_win_over_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
