@@ -50,6 +50,14 @@ def to_run(assignments: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [item for item in assignments if item["wished"] and item["observed"] != "unknown"]
 
 
+def holders(replicas: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of observed replicas what tells whose a listening port is, and nothing else, as ``host_health`` takes it."""
+    keys = ("replica", "port", "pid", "container_id")
+    return [
+        {key: item[key] for key in keys if item.get(key)} for item in replicas if item.get("state") != "down"
+    ]
+
+
 def without_model(models: Mapping[str, Any], model: str) -> dict[str, Any]:
     """A registry's models, this one without endpoints; every one of them when ``model`` is empty.
 
