@@ -41,9 +41,11 @@ def findings(drift: Iterable[Finding], ours: Iterable[str]) -> Iterator[Finding]
         ):
             continue
         elif item["severity"] == "unknown":
-            shown = kind if kind in _SEVERITIES else "image"
+            shown = (
+                kind if kind in _SEVERITIES else "replica"
+            )  # what could not be compared: image, weights ...
             text = f"{item['subject']}, {item['field']}: {item['found'] or 'nobody can tell'}. {_advice(item['what'])}"
-            yield finding(f"{shown}_unknown", UNKNOWN, host, shown, text, item["subject"])
+            yield finding(f"{shown}_uncompared", UNKNOWN, host, shown, text, item["subject"])
         elif kind in _SEVERITIES:
             yield finding(f"{kind}_differs", _SEVERITIES[kind], host, kind, _sentence(item), item["subject"])
         else:
@@ -58,7 +60,16 @@ def findings(drift: Iterable[Finding], ours: Iterable[str]) -> Iterator[Finding]
 def _sentence(item: Finding) -> str:
     found = "nothing" if item["found"] is None else item["found"]
     wanted = "nothing" if item["wanted"] is None else item["wanted"]
-    return f"{item['subject']}: the {item['field']} is {found}, declared is {wanted}. {_advice(item['what'])}"
+    advice = _advice(item["what"])
+    if item["kind"] == "image":
+        return (
+            f"{item['subject']} runs with another image than declared: {found} in place of {wanted}. {advice}"
+        )
+    if item["kind"] == "weights":
+        return f"Weights of {item['subject']}: {item['field']} is {found}, declared is {wanted}. {advice}"
+    if item["field"] == "state":
+        return f"The proxy is {found}. {advice}"
+    return f"The proxy serves by {item['field']} {found}, and its file has {wanted}. {advice}"
 
 
 def _advice(what: str) -> str:

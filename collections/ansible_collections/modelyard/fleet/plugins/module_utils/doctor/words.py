@@ -24,14 +24,15 @@ KINDS = (
 
 
 def finding(code: str, severity: str, host: str, kind: str, text: str, subject: str = "") -> Finding:
-    """One finding. ``text`` says what is wrong and what to do, in whole sentences."""
+    """One finding. ``text`` says what is wrong and what to do, in whole sentences; names keep their letters."""
+    named = bool(subject) and text.startswith(subject)
     return {
         "severity": severity,
         "host": host,
         "kind": kind,
         "code": code,
         "subject": subject,
-        "text": text[:1].upper() + text[1:],
+        "text": text if named else text[:1].upper() + text[1:],
     }
 
 
