@@ -109,8 +109,5 @@ def render_doctor(console: Console, result: Mapping[str, Any]) -> None:
 def verdict(one: Mapping[str, Any]) -> Text:
     """One host in one line."""
     word = str(one.get("verdict"))
-    counts = one.get("counts") or {}
-    told = [f"{count} {name}" for name, count in counts.items() if count]
-    told += [str(one["told"])] if one.get("told") else []
     line = Text(f"{one.get('name')}: ").append(word, style=_VERDICTS.get(word, ""))
-    return line.append(f" ({', '.join(told)})") if told else line
+    return line.append(f" ({one['told']})") if one.get("told") else line

@@ -25,7 +25,12 @@ def result(*findings: dict[str, Any]) -> dict[str, Any]:
     return {
         "findings": list(findings),
         "hosts": [
-            {"name": "gpu01", "verdict": "ill", "counts": counts, "told": "1 of 2 replicas generated"},
+            {
+                "name": "gpu01",
+                "verdict": "ill",
+                "counts": counts,
+                "told": "1 critical, 1 of 2 replicas generated",
+            },
             {"name": "gpu02", "verdict": "well", "counts": dict.fromkeys(counts, 0), "told": ""},
         ],
         "notes": ["somebody is [at it]"],
@@ -55,7 +60,7 @@ def test_a_table_for_each_host_and_a_verdict_for_all() -> None:
     assert text.count("what to do") == 2
     assert "It is ill [very]. Do something." in text
     assert "Note: somebody is [at it]" in text
-    assert "gpu01: ill (1 critical, 2 warning, 1 of 2 replicas generated)\ngpu02: well\n" in text
+    assert "gpu01: ill (1 critical, 1 of 2 replicas generated)\ngpu02: well\n" in text
 
 
 def test_a_verdict_has_its_colour() -> None:

@@ -99,7 +99,7 @@ def test_a_well_host_has_no_finding() -> None:
     report = compose(**WELL)
     assert report["findings"] == []
     (host,) = report["hosts"]
-    assert (host["verdict"], host["told"]) == ("well", "1 of 1 replicas generated")
+    assert (host["verdict"], host["told"]) == ("well", "1 of 1 replica generated")
     assert report["generations"] == [
         {
             "replica": "h.m.0",
@@ -272,7 +272,7 @@ def test_directories_of_one_file_system_are_told_once() -> None:
 def test_without_generations_readiness_is_what_counts() -> None:
     report = compose(**seen((f"{PROBE}/text", None), ("generate", False)))
     assert report["findings"] == []
-    assert report["hosts"][0]["told"] == "1 of 1 replicas ready"
+    assert report["hosts"][0]["told"] == "1 of 1 replica ready"
     assert report["generations"][0]["generated"] is None
 
 
@@ -308,6 +308,7 @@ def test_verdicts_and_the_order_of_hosts_and_findings() -> None:
     assert [(one["host"], one["code"]) for one in report["findings"]] == [
         ("h", "memory_full"), ("h", "disk_low"), ("c", "disk_unknown"), ("b", "disk_low"),
     ]  # fmt: skip
+    assert report["hosts"][0]["told"] == "1 critical, 1 warning, 1 of 1 replica generated"
     assert report["counts"] == {"critical": 1, "unknown": 1, "warning": 2, "note": 0}
 
 

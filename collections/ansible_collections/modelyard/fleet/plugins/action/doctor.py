@@ -79,9 +79,6 @@ def lines(report: dict[str, Any]) -> list[tuple[str, str | None]]:
         told.append((f"  {item['severity']}  {item['kind']}  {item['text']}", COLOURS[item["severity"]]))
     told.append(("", None))
     for one in report["hosts"]:
-        counts = [f"{count} {name}" for name, count in one["counts"].items() if count]
-        words = ", ".join([*counts, *([one["told"]] if one["told"] else [])])
-        told.append(
-            (f"{one['name']}: {one['verdict']}{f' ({words})' if words else ''}", VERDICTS[one["verdict"]])
-        )
+        more = f" ({one['told']})" if one["told"] else ""
+        told.append((f"{one['name']}: {one['verdict']}{more}", VERDICTS[one["verdict"]]))
     return told + [(f"Note: {note}", "bright yellow") for note in report["notes"]]

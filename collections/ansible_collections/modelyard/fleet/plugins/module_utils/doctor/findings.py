@@ -155,10 +155,15 @@ def _verdict(
             counts[one["severity"]] += 1
     verdict = next((word for severity, word in _VERDICTS if counts[severity]), WELL)
     wished = [row for row in rows if row["wished"]]
-    told = ""
+    told = [f"{number} {_plural(name, number)}" for name, number in counts.items() if number]
     if wished and generate:
         good = sum(bool((answers.get(row["replica"]) or {}).get("ok")) for row in wished)
-        told = f"{good} of {len(wished)} replicas generated"
+        told.append(f"{good} of {len(wished)} {_plural('replica', len(wished))} generated")
     elif wished:
-        told = f"{sum(row['health'] == 'ready' for row in wished)} of {len(wished)} replicas ready"
-    return {"name": host, "verdict": verdict, "counts": counts, "told": told}
+        ready = sum(row["health"] == "ready" for row in wished)
+        told.append(f"{ready} of {len(wished)} {_plural('replica', len(wished))} ready")
+    return {"name": host, "verdict": verdict, "counts": counts, "told": ", ".join(told)}
+
+
+def _plural(name: str, number: int) -> str:
+    return f"{name}s" if name in ("warning", "note", "replica") and number != 1 else name
