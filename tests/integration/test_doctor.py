@@ -16,7 +16,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import 
 
 from tests.integration.test_drift import model, modelyard, wish
 from tests.integration.test_local_fleet import ROOT, Fleet, free_ports, free_range
-from tests.tools import standins
+from tests.tools import UNREACHABLE_SSH, standins
 
 WRONG = {
     "newdriver": "driver_mismatch",
@@ -70,6 +70,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             "fleet_gpus": 4,
             "fleet_gpu_driver": "570",
         }
+    away = {
+        "ansible_connection": "ssh",
+        "ansible_ssh_executable": str(UNREACHABLE_SSH),
+        "ansible_ssh_retries": 0,
+    }
+    hosts["away"] = {**away, "ansible_host": "192.0.2.1", "fleet_accelerator": "nvidia", "fleet_gpus": 8}
     for variables in hosts.values():
         variables["fleet_ports"] = f"{ports[0]}-{ports[1]}"
     shared = yaml.safe_load((ROOT / "inventories" / "local" / "hosts.yml").read_text(encoding="utf-8"))
@@ -146,9 +152,18 @@ def test_each_fault_is_found_with_its_own_sentence(fleet: Fleet) -> None:
     assert "has had 3 errors that ECC could not correct" in told(report, "memory", "gpu")["ecc_uncorrected"]
     assert "C above the point where it slows down" in told(report, "hot", "gpu")["gpu_hot"]
     assert "nvidia-smi did not answer within 3 s" in told(report, "hung", "gpu")["gpu_hung"]
+    assert [item["code"] for item in report["findings"] if item["host"] == "away"] == ["host_unknown"]
     verdicts = {one["name"]: one["verdict"] for one in report["hosts"]}
     assert {host for host, verdict in verdicts.items() if verdict == "ill"} >= {"localhost", *WRONG}
+    assert verdicts["away"] == "unknown"
     assert next(iter(verdicts)) in {"localhost", *WRONG}  # the worst come first
+
+
+@pytest.mark.timeout(600)
+def test_check_mode_is_the_same_and_nothing_is_changed(fleet: Fleet) -> None:
+    run = fleet.play("doctor", "--check", "--limit", "localhost")
+    assert fleet.changed(run) == 0
+    assert "3 of 3 replicas generated" in run.stdout
 
 
 @pytest.mark.timeout(600)

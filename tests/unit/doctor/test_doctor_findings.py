@@ -128,7 +128,7 @@ CASES: dict[str, tuple[list[tuple[str, Any]], str, str, str]] = {
     # what is changed, severity, code and a part of the sentence
     "disk full": ([(f"{H}/disks/0/free", GIB)], "critical", "disk_full", "1.0 GiB of 1000.0 GiB are free for /var/lib/modelyard: as good as nothing"),
     "disk low": ([(f"{H}/disks/0/free", 80 * GIB)], "warning", "disk_low", "80.0 GiB of 1000.0 GiB are free for /var/lib/modelyard"),
-    "disk unknown": ([(f"{H}/disks/0", {"path": "/srv", "state": "unknown", "reason": "stat of /srv did not answer within 20 s"})], "unknown", "disk_unknown", "How full /srv is is not known: stat of /srv did not"),
+    "disk unknown": ([(f"{H}/disks/0", {"path": "/srv", "state": "unknown", "reason": "stat of /srv did not answer within 20 s"})], "unknown", "disk_unknown", "It is not known how full /srv is: stat of /srv did not"),
     "no inodes": ([(f"{H}/disks/0/inodes_free", 1)], "critical", "inodes_full", "1 of 1000 inodes"),
     "few inodes": ([(f"{H}/disks/0/inodes_free", 50)], "warning", "inodes_low", "50 of 1000 inodes"),
     "memory full": ([(f"{H}/memory/available", GIB // 2)], "critical", "memory_full", "512.0 MiB of 64.0 GiB memory"),

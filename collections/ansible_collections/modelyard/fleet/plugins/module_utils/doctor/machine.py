@@ -39,7 +39,7 @@ def _disks(host: str, disks: list[dict[str, Any]], limits: Facts) -> Iterator[Fi
                 UNKNOWN,
                 host,
                 "disk",
-                f"How full {disk['path']} is is not known: {disk['reason']}. A file system that does not answer holds up "
+                f"It is not known how full {disk['path']} is: {disk['reason']}. A file system that does not answer holds up "
                 "every engine that reads from it: look at its server and at the kernel's log.",
                 disk["path"],
             )
