@@ -41,9 +41,8 @@ def findings(drift: Iterable[Finding], ours: Iterable[str]) -> Iterator[Finding]
         ):
             continue
         elif item["severity"] == "unknown":
-            shown = (
-                kind if kind in _SEVERITIES else "replica"
-            )  # what could not be compared: image, weights ...
+            # what could not be compared is told as a replica's: its image, its weights ...
+            shown = kind if kind in _SEVERITIES else "replica"
             text = f"{item['subject']}, {item['field']}: {item['found'] or 'nobody can tell'}. {_advice(item['what'])}"
             yield finding(f"{shown}_uncompared", UNKNOWN, host, shown, text, item["subject"])
         elif kind in _SEVERITIES:

@@ -60,7 +60,7 @@ def _named(host: str, settings: Facts, facts: Facts) -> Iterator[Finding]:
     """GPUs that are declared one by one."""
     there: set[str] = set()
     for gpu in facts["gpus"]:
-        if gpu["state"] == "up":
+        if gpu["state"] == "up" and gpu["vendor"] == _VENDORS[settings["fleet_accelerator"]]:
             there |= {str(gpu["index"]), str(gpu["uuid"])}
             there |= {str(one["uuid"]) for one in gpu["mig"]["instances"]}
     missing = [gpu for gpu in declared(settings) if gpu not in there]

@@ -39,8 +39,8 @@ def _disks(host: str, disks: list[dict[str, Any]], limits: Facts) -> Iterator[Fi
                 UNKNOWN,
                 host,
                 "disk",
-                f"It is not known how full {disk['path']} is: {disk['reason']}. A file system that does not answer holds up "
-                "every engine that reads from it: look at its server and at the kernel's log.",
+                f"It is not known how full {disk['path']} is: {disk['reason']}. A file system that does not answer holds "
+                "up every engine that reads from it: look at its server and at the kernel's log.",
                 disk["path"],
             )
             continue

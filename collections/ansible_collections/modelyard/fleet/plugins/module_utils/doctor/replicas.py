@@ -48,7 +48,7 @@ def findings(
         yield one("replica_unasked", UNKNOWN, f"{name} runs and could not be asked anything. Look again.")
     elif probe.get("ready"):
         yield from _generation(name, probe, generated, one)
-    elif probe.get("live") and _age(row, now) < start_period_s:
+    elif _loads(probe) and _age(row, now) < start_period_s:
         yield one(
             "replica_loading",
             WARNING,
@@ -75,6 +75,12 @@ def _generation(
         yield one(
             "generation_unasked", NOTE, f"{name} hears or speaks: it is ready, and was not asked for more."
         )
+
+
+def _loads(probe: Row) -> bool:
+    """Whether it may be on its way: many engines open their port only when the model is loaded."""
+    on_its_way = probe.get("live") or "refused" in str(probe.get("error")).lower()
+    return bool(on_its_way and not probe.get("ended"))
 
 
 def _age(row: Row, now: float | None) -> float:
