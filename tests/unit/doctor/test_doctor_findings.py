@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+from ansible_collections.modelyard.fleet.plugins.action.doctor import lines
 from ansible_collections.modelyard.fleet.plugins.module_utils.doctor import gpus
 from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.findings import compose
 from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.words import KINDS
@@ -321,3 +322,18 @@ def test_verdicts_and_the_order_of_hosts_and_findings() -> None:
 def test_what_is_expected_of_gpus_is_what_is_declared(given: dict[str, Any], count: int | None) -> None:
     assert gpus.expected(settings(**given)) == {"count": count, "driver": None}
     assert gpus.expected(settings(fleet_gpu_driver="580"))["driver"] == "580"
+
+
+def test_what_the_playbook_prints() -> None:
+    report = compose(**seen((f"{H}/memory/available", 0))) | {"notes": ["somebody is at it"]}
+    shown = lines(report)
+    assert [(line, colour) for line, colour in shown if line] == [
+        ("h", "bright blue"),
+        (f"  critical  memory  {report['findings'][0]['text']}", "red"),
+        ("h: ill (1 critical, 1 of 1 replica generated)", "red"),
+        ("Note: somebody is at it", "bright yellow"),
+    ]
+    assert lines(compose(**WELL) | {"notes": []}) == [
+        ("", None),
+        ("h: well (1 of 1 replica generated)", "green"),
+    ]
