@@ -164,6 +164,10 @@ def test_check_mode_is_the_same_and_nothing_is_changed(fleet: Fleet) -> None:
     run = fleet.play("doctor", "--check", "--limit", "localhost")
     assert fleet.changed(run) == 0
     assert "3 of 3 replicas generated" in run.stdout
+    strict = fleet.play("doctor", "-e", "strict=true", "-e", "generate=false", "--limit", "missing")
+    assert strict.returncode == 2
+    assert "Critical: " in strict.stdout
+    assert "Critical: 0" not in strict.stdout
 
 
 @pytest.mark.timeout(600)
