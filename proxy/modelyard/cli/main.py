@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Entry] = {
     "export": Entry("modelyard.cli.export:export", "Write a registry as another program's configuration."),
     "drift": Entry("modelyard.cli.drift:drift", "Compare what runs with what is declared."),
     "security": Entry("modelyard.cli.security:security", "Look for weaknesses of hosts and containers."),
+    "doctor": Entry("modelyard.cli.doctor:doctor", "Find what is wrong with hosts, GPUs and replicas."),
     "requests": Entry("modelyard.cli.proxy_views:requests", "Show what a proxy is serving now."),
     "replicas": Entry("modelyard.cli.proxy_views:replicas", "Show what a proxy knows of every replica."),
     "explain": Entry("modelyard.cli.proxy_views:explain", "Show where a request would go now, and why."),

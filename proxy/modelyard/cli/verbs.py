@@ -38,14 +38,29 @@ def inventory_options(function: Decorated) -> Decorated:
     return function
 
 
-def run_verb(name: str, inventory: str, limit: str | None, *, as_json: bool) -> Outcome:
-    """Run a playbook on an inventory with a progress line; ends the command when it cannot be run."""
+def run_verb(
+    name: str,
+    inventory: str,
+    limit: str | None,
+    *,
+    as_json: bool,
+    extra: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Run a playbook on an inventory with a progress line; ends the command when it cannot be run.
+
+    ``extra`` are extra variables of the playbook.
+    """
     try:
         root = project_root(Path.cwd(), os.environ)
         path = inventory_path(inventory, Path.cwd(), root)
         with err().status(f"{name}: starting Ansible") as status:
             outcome = run_playbook(
-                name, path, root, limit=limit, progress=lambda line: status.update(f"{name}: {escape(line)}")
+                name,
+                path,
+                root,
+                extra=extra,
+                limit=limit,
+                progress=lambda line: status.update(f"{name}: {escape(line)}"),
             )
     except ConfigError as exc:
         fail(exc.message, as_json=as_json)

@@ -70,6 +70,7 @@ def host_settings(
     if out["fleet_home"] is None:
         process = out["fleet_runtime"] == "process"
         out["fleet_home"] = f"~/.local/state/modelyard/{out['fleet_name']}" if process else _DOCKER_HOME
+    out["fleet_doctor_limits"] = _filled(properties["fleet_doctor_limits"], out["fleet_doctor_limits"])
     home = str(out["fleet_home"]).rstrip("/")
     out["fleet_home"] = home
     if out["fleet_weights_dir"] is None:

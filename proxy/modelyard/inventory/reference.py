@@ -44,7 +44,7 @@ def models_table() -> str:
 def fleet_table() -> str:
     """All fleet settings as a Markdown table."""
     lines = ["| setting | type | default | scope | meaning |", "|---|---|---|---|---|"]
-    for name, rule in fleet_schema()["properties"].items():
+    for name, rule in rows(fleet_schema()["properties"]):
         lines.append(
             f"| `{name}` | {_kind(rule)} | {_default(rule)} | {rule['x-scope']} | {_cell(rule['description'])} |"
         )

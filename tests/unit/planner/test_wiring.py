@@ -109,3 +109,24 @@ def test_a_proxy_is_asked_for_each_model_that_seen_host_serves() -> None:
     targets = wiring.proxy_targets(plan, "p")
     assert [target["spec"]["served_name"] for target in targets] == ["a", "b"]
     assert {target["spec"]["url"] for target in targets} == {"http://192.0.2.1:8000"}
+
+
+def test_whose_a_port_is_is_told_without_anything_else() -> None:
+    facts = {
+        "replicas": [
+            {"replica": "h.m.0", "state": "up", "port": 8100, "pid": 7, "spec": {"env": {"TOKEN": "secret"}}},
+            {"replica": "h.m.1", "state": "down", "port": 8101, "pid": None},
+        ],
+        "adopted": [
+            {"container": "vllm-qwen", "container_id": "c1", "bindings": [{"port": 9000}]},
+            {"container": "other", "container_id": "c2", "bindings": []},
+        ],
+    }
+    planned = [{"replica": "h.m.2", "adopted": {"id": "c1"}}, {"replica": "h.m.0"}]
+    assert wiring.holders(facts, planned) == [
+        {"replica": "h.m.0", "port": 8100, "pid": 7},
+        {"replica": "h.m.2", "container_id": "c1"},
+        {"replica": "h.m.2", "container_id": "c1", "port": 9000},
+        {"replica": "other", "container_id": "c2"},
+    ]
+    assert wiring.holders({}, []) == []

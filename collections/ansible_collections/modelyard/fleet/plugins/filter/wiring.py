@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils import rolling, wiring
+from ansible_collections.modelyard.fleet.plugins.module_utils.doctor import gpus
 
 DOCUMENTATION = r"""
 name: wiring
@@ -22,6 +23,8 @@ class FilterModule:
         return {
             "weights_items": wiring.weights_items,
             "to_run": wiring.to_run,
+            "holders": wiring.holders,
+            "gpus_expected": gpus.expected,
             "kept_on": wiring.kept_on,
             "unknown_model": wiring.unknown_model,
             "without_model": wiring.without_model,

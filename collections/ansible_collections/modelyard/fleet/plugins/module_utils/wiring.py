@@ -50,6 +50,25 @@ def to_run(assignments: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [item for item in assignments if item["wished"] and item["observed"] != "unknown"]
 
 
+def holders(facts: Mapping[str, Any], assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of a host's ``fleet_facts`` what tells whose a listening port is, and nothing else, as ``host_health`` takes it.
+
+    Adopted containers have the name of the replica that they are.
+    """
+    keys = ("replica", "port", "pid", "container_id")
+    running = [item for item in facts.get("replicas") or () if item.get("state") != "down"]
+    names = {
+        (item.get("adopted") or {}).get("id") or item.get("replaces"): item["replica"] for item in assignments
+    }
+    for item in facts.get("adopted") or ():
+        own = {
+            "replica": names.get(item["container_id"], item["container"]),
+            "container_id": item["container_id"],
+        }
+        running += [own, *({**own, "port": binding["port"]} for binding in item["bindings"])]
+    return [{key: item[key] for key in keys if item.get(key)} for item in running]
+
+
 def without_model(models: Mapping[str, Any], model: str) -> dict[str, Any]:
     """A registry's models, this one without endpoints; every one of them when ``model`` is empty.
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+from ansible_collections.modelyard.fleet.plugins.module_utils.gpus import command
 
 
 def run(argv: list[str], timeout: int) -> tuple[int | None, str, str]:
     """Exit status, output, error output. The status is None when the program does not exist or takes too
-    long; the error output then says which.
+    long, also one that hangs in a broken driver and cannot be ended; the error output then says which.
     """
-    env = {**os.environ, "LC_ALL": "C"}
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            env=env,
-        )
-    except FileNotFoundError:
+    done = command.run(argv, timeout, argv[0])
+    if done.state == command.ABSENT:
         return None, "", "not found"
-    except PermissionError:
-        return None, "", "may not be executed by this user"
-    except subprocess.TimeoutExpired:
+    if done.state == command.HUNG:
         return None, "", f"did not answer within {timeout} s"
-    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace").strip()
+    if done.code is None:
+        return None, "", done.reason
+    return done.code, done.out, done.err.strip()
