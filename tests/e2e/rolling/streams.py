@@ -116,6 +116,7 @@ class Streams(Aside):
             return f"{''.join(pieces)!r} instead of {wanted!r}"
         finish = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
         tokens = [chunk["usage"]["completion_tokens"] for chunk in chunks if chunk.get("usage")]
-        if finish != ["length"] or tokens != [TOKENS]:
+        # some engines count on in each event: the last word is what counts
+        if finish != ["length"] or tokens[-1:] != [TOKENS]:
             return f"ended with {finish} after {tokens} tokens"
         return ""
