@@ -18,11 +18,13 @@ NO_ENGINE = (
     "{error} (is Docker running at {socket}, and may the connecting user use it: group docker, or become?)"
 )
 TIMEOUT_S = 120
+"""Seconds that the engine may take for one answer, a stop's grace and the pulling of images aside."""
 # how long a container may take to end after the engine gave up waiting for it
 ENDING_S = 60.0
 # how long Docker may take to notice that a container has ended
 SETTLING_S = 10.0
-"""Seconds that the engine may take for one answer, a stop's grace and the pulling of images aside."""
+# what the runtimes say of a container that has just ended
+_ENDED = ("container not running", "cannot update a stopped container")
 
 
 class EngineError(Exception):
@@ -147,7 +149,7 @@ class Engine:
                 with self._asking(f"setting the restart policy of {name}"):
                     self._api.update_container(identity, restart_policy={"Name": policy})
             except EngineError as error:
-                if "container not running" not in str(error) or time.monotonic() >= end:
+                if not any(word in str(error) for word in _ENDED) or time.monotonic() >= end:
                     raise
                 time.sleep(0.2)
             else:
