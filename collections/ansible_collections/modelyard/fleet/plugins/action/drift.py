@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ansible_collections.modelyard.fleet.plugins.plugin_utils.locking import (
     read_lock,
     this_machine,
 )
-from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import by_host, count, write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
 COLOURS = {"drift": "red", "unknown": "yellow", "note": "bright gray"}
@@ -88,24 +88,16 @@ def lock_notes(state_dir: Path) -> list[str]:
     return [f"{told}, may be changing the fleet now: what was found may be half of it"]
 
 
-def count(findings: list[Finding], severity: str) -> int:
-    """How many findings are of this severity."""
-    return Counter(item["severity"] for item in findings)[severity]
-
-
 def lines(findings: list[Finding]) -> list[tuple[str, str | None]]:
     """The findings as text, one host after the other, each line with its colour; the last line sums up."""
-    told: list[tuple[str, str | None]] = []
-    host = None
-    for item in findings:
-        if item["host"] != host:
-            host = item["host"]
-            told += [("", None), (host, "bright blue")]
-        found = "nothing" if item["found"] is None else item["found"]
-        wanted = "nothing" if item["wanted"] is None else item["wanted"]
-        against = f", declared {wanted}" if item["severity"] == "drift" else ""
-        text = f"  {item['kind']}  {item['subject']}  {item['field']}: {found}{against}  [{item['what']}]"
-        told.append((text, COLOURS[item["severity"]]))
+    told = by_host(findings, _words, COLOURS)
     drift, unknown, notes = (count(findings, name) for name in COLOURS)
     colour = COLOURS["drift"] if drift else COLOURS["unknown"] if unknown else "green"
     return [*told, ("", None), (f"Drift: {drift} found, {unknown} unknown, {notes} notes.", colour)]
+
+
+def _words(item: Mapping[str, Any]) -> str:
+    found = "nothing" if item["found"] is None else item["found"]
+    wanted = "nothing" if item["wanted"] is None else item["wanted"]
+    against = f", declared {wanted}" if item["severity"] == "drift" else ""
+    return f"{item['kind']}  {item['subject']}  {item['field']}: {found}{against}  [{item['what']}]"

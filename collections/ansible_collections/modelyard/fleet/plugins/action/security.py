@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +18,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.security.findings 
     to_probe,
 )
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.words import CODES, Finding
-from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import by_host, count, write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import read_wish
 
@@ -112,25 +111,11 @@ def adopted_engines(models: list[dict[str, Any]], host: str) -> dict[str, str]:
     }
 
 
-def count(findings: list[Finding], severity: str) -> int:
-    """How many findings are of this severity."""
-    return Counter(item["severity"] for item in findings)[severity]
-
-
 def lines(findings: list[Finding]) -> list[tuple[str, str | None]]:
     """The findings as text, one host after the other, each line with its colour; the last line sums up."""
-    told: list[tuple[str, str | None]] = []
-    host = None
-    for item in findings:
-        if item["host"] != host:
-            host = item["host"]
-            told += [("", None), (host, "bright blue")]
-        told.append(
-            (
-                f"  {item['code']}  {item['subject']}: {item['what']}  [{item['todo']}]",
-                COLOURS[item["severity"]],
-            )
-        )
+    told = by_host(
+        findings, lambda item: f"{item['code']}  {item['subject']}: {item['what']}  [{item['todo']}]", COLOURS
+    )
     weaknesses, unknown = (count(findings, name) for name in COLOURS)
     colour = COLOURS["finding"] if weaknesses else COLOURS["unknown"] if unknown else "green"
     return [*told, ("", None), (f"Security: {weaknesses} weaknesses found, {unknown} unknown.", colour)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,27 @@ def write_json(path: str, data: Mapping[str, Any]) -> None:
         json.dump(data, file, indent=2, sort_keys=True)
         file.write("\n")
     part.replace(target)
+
+
+def count(findings: Iterable[Mapping[str, Any]], severity: str) -> int:
+    """How many findings are of this severity."""
+    return Counter(item["severity"] for item in findings)[severity]
+
+
+def by_host(
+    findings: Iterable[Mapping[str, Any]],
+    words: Callable[[Mapping[str, Any]], str],
+    colours: Mapping[str, str],
+) -> list[tuple[str, str | None]]:
+    """Findings as text, one host after the other, each line with the colour of its severity."""
+    told: list[tuple[str, str | None]] = []
+    host = None
+    for item in findings:
+        if item["host"] != host:
+            host = item["host"]
+            told += [("", None), (host, "bright blue")]
+        told.append((f"  {words(item)}", colours[item["severity"]]))
+    return told
 
 
 def table(report: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
