@@ -11,7 +11,9 @@ from typing import Any
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 
 OURS = "us"
+# as shipped, and turned down to the cheapest policy that they have
 RUST = ("vllm-router", "sglang-router")
+RUST_RR = ("vllm-router-rr", "sglang-router-rr")
 LIMIT = ("nginx", "haproxy")
 
 COLUMNS = {
@@ -42,8 +44,10 @@ class Goal:
 
 GOALS = (
     Goal("CPU per request / faster Rust router", "cpu_request_us", RUST, 0.5),
+    Goal("... with round_robin", "cpu_request_us", RUST_RR, 0.5),
     Goal("CPU per request / better of nginx, HAProxy", "cpu_request_us", LIMIT, 3.0, 2.5),
     Goal("CPU per chunk / faster Rust router", "cpu_chunk_us", RUST, 0.8),
+    Goal("... with round_robin", "cpu_chunk_us", RUST_RR, 0.8),
     Goal("CPU per chunk / better of nginx, HAProxy", "cpu_chunk_us", LIMIT, 1.6, 1.4),
     Goal("added p50 at c=1, ms", "added_c1_p50_ms", (), 0.3),
     Goal("resident with 1,000 streams, MiB", "resident_1000_mib", (), 120),

@@ -10,12 +10,14 @@ from functools import partial
 from .base import Absent, Peer, Place
 
 
-def _serve(place: Place, workers: int) -> list[str]:
+def _serve(place: Place, workers: int = 1, policy: str = "least_loaded") -> list[str]:
     registry = place.directory / "endpoints.yml"
     endpoints = [
         {"id": f"bench.{number}", "url": url, "engine": "vllm"} for number, url in enumerate(place.urls)
     ]
-    registry.write_text(json.dumps({"version": 1, "models": {place.model: {"endpoints": endpoints}}}))
+    registry.write_text(
+        json.dumps({"version": 1, "models": {place.model: {"policy": policy, "endpoints": endpoints}}})
+    )
     serve = [sys.executable, "-m", "modelyard", "serve"]
     command = [*serve, "--registry", str(registry), "--port", str(place.port), "--log-level", "warning"]
     if workers == 1:
@@ -28,5 +30,6 @@ def _serve(place: Place, workers: int) -> list[str]:
     return [*command, "--workers", str(workers)]
 
 
-OURS = Peer("us", "Modelyard", partial(_serve, workers=1))
+OURS = Peer("us", "Modelyard", _serve)
+OURS_PREFIX = Peer("us-prefix", "Modelyard, prefix_hash", partial(_serve, policy="prefix_hash"))
 OURS_TWO_WORKERS = Peer("us-2w", "Modelyard, 2 workers", partial(_serve, workers=2))
