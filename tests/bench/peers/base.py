@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.parts.debian import Absent
 
-class Absent(Exception):  # noqa: N818 - it is no fault
-    """A peer cannot be had on this machine; the text says why."""
+__all__ = ["Absent", "Peer", "Place"]
 
 
 @dataclass(frozen=True, slots=True)

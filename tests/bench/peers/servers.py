@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
+from tests.parts.debian import program
+
 from .base import Peer, Place
-from .debian import program
 
 _NGINX = """
 daemon off; worker_processes 1; worker_rlimit_nofile 16384; {user}
@@ -47,7 +48,7 @@ listen bench
 
 
 def _nginx(place: Place) -> list[str]:
-    nginx = program("nginx", ["nginx"])
+    nginx = program("nginx")
     config = place.directory / "nginx.conf"
     config.write_text(
         _NGINX.format(
@@ -70,7 +71,7 @@ def _nginx(place: Place) -> list[str]:
 
 
 def _haproxy(place: Place) -> list[str]:
-    haproxy = program("haproxy", ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"])
+    haproxy = program("haproxy")
     config = place.directory / "haproxy.cfg"
     servers = "\n  ".join(f"server e{port} 127.0.0.1:{port} check inter 5s" for port in place.engines)
     config.write_text(_HAPROXY.format(port=place.port, servers=servers))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from modelyard.errors import ConfigError
 from modelyard.inventory import fleet_schema
 from modelyard.registry.exports import FORMATS, export
 from modelyard.registry.load import load_text
+from tests.parts.debian import Absent, program
 
 REGISTRY = """
 version: 1
@@ -59,6 +59,14 @@ def text(form: str, *only: str, registry: str = REGISTRY) -> str:
     return export(load_text(registry, "endpoints.yml"), form, only)
 
 
+def _command(name: str) -> list[str]:
+    try:
+        return program(name).command
+    except Absent as exc:
+        pytest.skip(f"{name} is {exc}")
+
+
+# both look names up when they start: their tests replace engine.example
 def haproxy_takes(snippet: str, directory: Path) -> subprocess.CompletedProcess[str]:
     base = directory / "haproxy.cfg"
     base.write_text(
@@ -66,7 +74,7 @@ def haproxy_takes(snippet: str, directory: Path) -> subprocess.CompletedProcess[
         "frontend in\n    bind 127.0.0.1:8000\n    default_backend modelyard_chat\n"
     )
     (directory / "modelyard.cfg").write_text(snippet)
-    command = ["haproxy", "-c", "-f", str(base), "-f", str(directory / "modelyard.cfg")]
+    command = [*_command("haproxy"), "-c", "-f", str(base), "-f", str(directory / "modelyard.cfg")]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -77,12 +85,7 @@ def nginx_takes(snippet: str, directory: Path) -> subprocess.CompletedProcess[st
         f"pid {directory}/pid;\nerror_log stderr;\nevents {{}}\n"
         f"http {{ access_log off; include {directory}/modelyard.conf; }}\n"
     )
-    return subprocess.run(["nginx", "-t", "-c", str(base)], capture_output=True, text=True)
-
-
-# both look names up when they start: the tests of the real ones replace engine.example
-needs_haproxy = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed here")
-needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed here")
+    return subprocess.run([*_command("nginx"), "-t", "-c", str(base)], capture_output=True, text=True)
 
 
 def test_haproxy_says_who_is_used_how() -> None:
@@ -109,7 +112,6 @@ def test_what_a_balancer_cannot_say_is_said_beside_it(form: str) -> None:
     assert "192.0.2.6" not in said
 
 
-@needs_haproxy
 def test_haproxy_takes_it(tmp_path: Path) -> None:
     done = haproxy_takes(text("haproxy").replace("engine.example", "localhost"), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -127,7 +129,6 @@ def test_nginx_says_who_is_used_how() -> None:
     assert "# chat: its replicas speak https, but not all of them" in said
 
 
-@needs_nginx
 def test_nginx_takes_it(tmp_path: Path) -> None:
     done = nginx_takes(text("nginx").replace("engine.example", "localhost"), tmp_path)
     assert done.returncode == 0, done.stderr

@@ -13,11 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.parts.machine import cache_directory
+from .machine import cache_directory
 
-from .base import Absent
-
+# what each needs beyond what a small system has
+PACKAGES = {
+    "nginx": ["nginx"],
+    "haproxy": ["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"],
+}
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+
+
+class Absent(Exception):  # noqa: N818 - it is no fault
+    """A program cannot be had on this machine; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +42,13 @@ class Program:
         return ["env", f"LD_LIBRARY_PATH={self.libraries}", str(self.path)]
 
 
-def program(name: str, packages: Sequence[str]) -> Program:
-    """``name`` from the path, or out of Debian's ``packages``. Raises ``Absent``."""
+def program(name: str) -> Program:
+    """One of ``PACKAGES`` from the path, or out of Debian's packages. Raises ``Absent``."""
     installed = shutil.which(name, path=_PATH)
     if installed:
         return Program(Path(installed))
-    kept = cache_directory() / f"bench-{name}"
+    kept = cache_directory() / f"debian-{name}"
+    packages = PACKAGES[name]
     if not kept.is_dir():
         _unpack(packages, kept)
     found = shutil.which(name, path=f"{kept}/usr/sbin:{kept}/usr/bin")
