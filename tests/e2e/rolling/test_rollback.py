@@ -1,14 +1,17 @@
-"""Back to the release before, with requests in flight."""
+"""Back to the release before the last, with requests in flight."""
 
 from __future__ import annotations
 
 import copy
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.e2e.rolling.conftest import MODEL
+from tests.e2e.rolling.conftest import MODEL, REVISIONS
 from tests.e2e.rolling.streams import Streams
 from tests.e2e.site import Site
 from tests.hosts.owner import Owner
@@ -34,26 +37,34 @@ def other_image(site: Site) -> Iterator[str]:
         docker("rmi", tag)
 
 
-def test_a_rollback_restores_image_and_arguments_and_loses_no_request(site: Site, other_image: str) -> None:
+def test_a_rollback_restores_image_arguments_and_weights_and_loses_no_request(
+    site: Site, other_image: str
+) -> None:
     usual = site.models
     before = launched(site)
-    changed = copy.deepcopy(usual)
-    changed[MODEL]["image"] = other_image
-    changed[MODEL]["args"] = {"token_rate": 9, "max_model_len": 512}
-    changed[MODEL]["rollout"] |= {"min_ready": 0, "canary": 0, "step": 6}
-    site.wish(changed)
-    site.play("deploy")
-    between = launched(site)
-    assert all(
-        between[replica][part] != before[replica][part] for replica in before for part in before[replica]
-    )
+    wanted = last_release(site)
+    seen = [before]
+    for image, length, revision in ((other_image, 512, "two"), (usual[MODEL]["image"], 1024, "three")):
+        changed = copy.deepcopy(usual)
+        changed[MODEL] |= {"image": image, "source": {"path": REVISIONS[revision]}}
+        changed[MODEL]["args"] = {"token_rate": 9, "max_model_len": length}
+        changed[MODEL]["rollout"] |= {"min_ready": 0, "canary": 0, "step": 6}
+        site.wish(changed)
+        site.play("deploy")
+        seen.append(launched(site))
+        assert all(
+            seen[-1][replica][part] != seen[-2][replica][part]
+            for replica in before
+            for part in before[replica]
+        )
+    assert last_release(site) == wanted + 2
 
     # the pace of a roll is no part of a release: that of the inventory holds
     changed[MODEL]["rollout"] = {**usual[MODEL]["rollout"], "min_ready": 3, "canary": 0, "step": 3}
     site.wish(changed)
     with Streams(site.proxy, MODEL, 30) as streams:
         streams.wait_for(30)
-        site.play("rollback", model=MODEL)
+        site.play("rollback", model=MODEL, release=str(wanted))
         streams.wait_for(60)
     assert streams.tally.broken == [], f"of {streams.tally.whole} streams"
     assert launched(site) == before
@@ -65,12 +76,22 @@ def test_a_rollback_restores_image_and_arguments_and_loses_no_request(site: Site
     assert plan["holds"] == []
 
 
+def last_release(site: Site) -> int:
+    """The number of the release that was applied last, as `modelyard history` tells it."""
+    command = [sys.executable, "-m", "modelyard", "history", "-i", str(site.inventory), MODEL, "--json"]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=120).stdout)
+    return max(int(release["number"]) for release in told["models"][0]["releases"])
+
+
 def launched(site: Site) -> dict[str, dict[str, Any]]:
-    """Replica -> image id and command line of its container."""
+    """Replica -> image id, command line and weights of its container."""
     return {
         replica: {
             "image": container["Image"],
             "command": container["Config"]["Cmd"],
+            "weights": [
+                mount["Source"] for mount in container["Mounts"] if mount["Destination"] == "/weights"
+            ],
         }
         for replica, container in site.containers(running=True).items()
     }

@@ -70,6 +70,14 @@ def test_the_engines_own_grace_is_below_the_stop_timeout() -> None:
         assert int(grace) < spec["stop_timeout_s"]
 
 
+def test_engines_that_share_a_hosts_cores_are_not_pinned_to_the_same_ones() -> None:
+    on_cpu = replace(HOST, accelerator="cpu", gpus=())
+    assert spec_of(model(gpus=0), on_cpu, gpus=())["env"]["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    own = model(gpus=0, env={"VLLM_CPU_OMP_THREADS_BIND": "0-31"})
+    assert spec_of(own, on_cpu, gpus=())["env"]["VLLM_CPU_OMP_THREADS_BIND"] == "0-31"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in spec_of(model())["env"]
+
+
 def test_echo_as_a_process_binds_the_hosts_address() -> None:
     host = replace(HOST, runtime="process", python="/venv/bin/python", cache_dir="/home/me/cache")
     spec = spec_of(model("echo", source=None, gpus=0), host, ())

@@ -91,6 +91,7 @@ def build(model: Model, engine: Mapping[str, Any], host: Host, slot: Slot) -> Sp
     env = dict(engine["env"])
     if weights:
         env.update(engine["env_offline"])
+    env.update(engine["env_accelerators"].get(host.accelerator, {}))
     if docker:
         env.update(container["env"])
     else:
