@@ -20,6 +20,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types impo
     Model,
     Source,
 )
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS, kinds_in, pin_of
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import table, write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import FACTS, Wish, read_wish
@@ -330,7 +331,8 @@ def _adoptions(data: Mapping[str, Any]) -> tuple[Adoption, ...]:
 
 
 def _source(data: Mapping[str, Any] | None) -> Source | None:
-    for kind, pin in (("hub", "revision"), ("path", None), ("url", "sha256")):
-        if data and kind in data:
-            return Source(kind, data[kind], data.get(pin) if pin else None)
+    for key in kinds_in(data or {}):
+        kind, given = KINDS[key], data or {}
+        checksums = dict(given.get("checksums") or {}) if kind.listed else {}
+        return Source(key, given[key], pin_of(kind, given), tuple(sorted(checksums.items())))
     return None

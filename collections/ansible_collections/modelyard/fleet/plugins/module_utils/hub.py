@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,9 +142,14 @@ def fetch(
     reserve: int,
     timeout_s: float,
     python: str,
+    expect: Callable[[int], None] = lambda total: None,
 ) -> None:
-    """Download the revision into ``directory``, or raise ``WeightsError``; what arrived is kept for next time."""
+    """Download the revision into ``directory``, or raise ``WeightsError``; what arrived is kept for next time.
+
+    ``expect`` is told how many bytes there will be.
+    """
     files = list_files(endpoint, repository, revision, token, timeout_s)
+    expect(sum(file.size for file in files))
     require_space(directory, missing_bytes(directory, files), reserve, repository)
     said = _run_library(
         python,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +71,22 @@ def make_manifest(directory: Path, model: str, source: dict[str, str]) -> Manife
     return Manifest(model, source, entries)
 
 
-def write_manifest(directory: Path, manifest: Manifest, owner: int, group: int) -> None:
-    """Write the manifest, atomically; readable by everyone, like the weights."""
+def write_manifest(
+    directory: Path,
+    manifest: Manifest,
+    owner: int,
+    group: int,
+    seal: Mapping[str, Sequence[int]] | None = None,
+) -> None:
+    """Write the manifest, atomically; readable by everyone, like the weights. ``seal``: see ``sealing``."""
     document: dict[str, Any] = {
         "version": 1,
         "model": manifest.model,
         "source": manifest.source,
         "files": [vars(entry) for entry in manifest.files],
     }
+    if seal is not None:
+        document["seal"] = {path: list(stamp) for path, stamp in seal.items()}
     text = json.dumps(document, indent=1, sort_keys=True) + "\n"
     write_atomically(directory / MANIFEST, text.encode(), 0o644, owner, group)
 
@@ -90,6 +99,15 @@ def read_manifest(directory: Path) -> Manifest | None:
         return Manifest(document["model"], dict(document["source"]), entries)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def read_seal(directory: Path) -> dict[str, list[int]]:
+    """What the manifest notes of the files as they were when they were hashed last; empty when it does not."""
+    try:
+        document = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        return {str(path): [int(part) for part in found] for path, found in document["seal"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def damaged(directory: Path, manifest: Manifest, full: bool) -> dict[str, str]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-_PINS = {"hub": "revision", "url": "sha256"}
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS
+
 UNCHANGED = -1
 
 
@@ -23,9 +24,11 @@ def weights_items(assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, An
         if not source or not weights or item.get("adopted"):
             continue  # who adopted a container has its weights already
         kind = source["kind"]
-        wanted = {kind: source["value"]}
-        if kind in _PINS:
-            wanted[_PINS[kind]] = source["pin"]
+        wanted: dict[str, Any] = {kind: source["value"]}
+        if KINDS[kind].pin and source.get("checksums"):
+            wanted["checksums"] = dict(source["checksums"])
+        elif KINDS[kind].pin:
+            wanted[KINDS[kind].pin] = source["pin"]
         user, _, group = str(item["spec"].get("user") or UNCHANGED).partition(":")
         is_file = kind == "url" and posixpath.basename(weights) == posixpath.basename(source["value"])
         destination = posixpath.dirname(weights) if is_file else weights
