@@ -143,10 +143,10 @@ def fetch(
     timeout_s: float,
     python: str,
     expect: Callable[[int], None] = lambda total: None,
-) -> None:
+) -> dict[str, str]:
     """Download the revision into ``directory``, or raise ``WeightsError``; what arrived is kept for next time.
 
-    ``expect`` is told how many bytes there will be.
+    ``expect`` is told how many bytes there will be. Gives the SHA-256 of the files that it has hashed.
     """
     files = list_files(endpoint, repository, revision, token, timeout_s)
     expect(sum(file.size for file in files))
@@ -175,3 +175,4 @@ def fetch(
         raise WeightsError(f"{repository} at {revision}: {listing}. Run again to download these anew")
     shutil.rmtree(directory / ".cache", ignore_errors=True)
     shutil.rmtree(directory.parent / f"{directory.name}.hub", ignore_errors=True)
+    return {file.path: file.sha256 for file in files if file.sha256}

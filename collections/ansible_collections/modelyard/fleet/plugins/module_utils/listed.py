@@ -217,10 +217,11 @@ def fetch(
     content: Path,
     access: Access,
     expect: Callable[[int], None],
-) -> None:
+) -> dict[str, str]:
     """Bring ``content`` to what is at ``address``; raises ``WeightsError``, what arrived is kept.
 
-    ``given`` is the text of the list where the inventory has it. ``expect`` is told how many bytes there will be.
+    ``given`` is the text of the list where the inventory has it. ``expect`` is told how many bytes there will be. Gives
+    the SHA-256 of all files.
     """
     place = PLACES[kind](address, access)
     content.mkdir(mode=0o755, exist_ok=True)
@@ -251,3 +252,4 @@ def fetch(
                     "damaged on the way. Nothing of it was kept"
                 )
             resumed = False  # the kept beginning may belong to another file: once more from the start
+    return checksums

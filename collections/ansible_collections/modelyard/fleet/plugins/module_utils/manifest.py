@@ -62,13 +62,16 @@ def files_under(directory: Path) -> list[Path]:
     return [path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != MANIFEST]
 
 
-def make_manifest(directory: Path, model: str, source: dict[str, str]) -> Manifest:
-    """Read and hash everything below ``directory``."""
-    entries = tuple(
-        Entry(path.relative_to(directory).as_posix(), path.stat().st_size, sha256_of(path))
-        for path in files_under(directory)
-    )
-    return Manifest(model, source, entries)
+def make_manifest(
+    directory: Path, model: str, source: dict[str, str], known: Mapping[str, str] | None = None
+) -> Manifest:
+    """Read and hash everything below ``directory``; ``known`` are the SHA-256 by path of what has just been hashed."""
+    hashed = known or {}
+    entries = []
+    for path in files_under(directory):
+        name = path.relative_to(directory).as_posix()
+        entries.append(Entry(name, path.stat().st_size, hashed.get(name) or sha256_of(path)))
+    return Manifest(model, source, tuple(entries))
 
 
 def write_manifest(

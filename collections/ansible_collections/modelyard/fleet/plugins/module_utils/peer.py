@@ -55,10 +55,10 @@ def _known_hosts(peer: Mapping[str, Any]) -> Path:
     return Path(f"{peer['key']}.{peer['host']}.known")
 
 
-def fetch(content: Path, source: Mapping[str, Any], peer: Mapping[str, Any], reserve: int) -> None:
+def fetch(content: Path, source: Mapping[str, Any], peer: Mapping[str, Any], reserve: int) -> dict[str, str]:
     """Bring ``content`` to what the peer has of ``source``, going on where an earlier run stopped.
 
-    Each file is hashed against the peer's manifest. Raises ``WeightsError``; what arrived is kept.
+    Each file is hashed against the peer's manifest; gives their SHA-256. Raises ``WeightsError``; what arrived is kept.
     """
     host = peer["host"]
     if not peer.get("directory"):
@@ -76,7 +76,7 @@ def fetch(content: Path, source: Mapping[str, Any], peer: Mapping[str, Any], res
         try:
             ask.write(b"%d\n" % int(peer.get("number") or 0))
             ask.flush()
-            _take_all(content, source, host, ask, answer, reserve)
+            return _take_all(content, source, host, ask, answer, reserve)
         except (_LostError, BrokenPipeError) as error:
             process.kill()
             said = complaint.read().decode(errors="replace").strip().splitlines()
@@ -96,7 +96,7 @@ class _LostError(Exception):
 
 def _take_all(
     content: Path, source: Mapping[str, Any], host: str, ask: IO[bytes], answer: IO[bytes], reserve: int
-) -> None:
+) -> dict[str, str]:
     line = answer.readline()
     if not line.endswith(b"\n"):
         raise _LostError
@@ -127,6 +127,7 @@ def _take_all(
                     f"{entry.path} of {host} has another content than its manifest says (SHA-256 differs): the copy "
                     "there was changed. Run this again: it will be found and mended there first"
                 )
+    return {entry.path: entry.sha256 for entry in entries}
 
 
 def _place(content: Path, entry: Entry) -> Path:

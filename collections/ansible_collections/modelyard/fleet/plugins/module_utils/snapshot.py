@@ -337,7 +337,7 @@ def _keep_good_files(content: Path, place: Path, manifest: Manifest, wrong: dict
             os.link(place / entry.path, target)
 
 
-def _fetch_url(staging: Path, content: Path, snapshot: Snapshot, options: Options) -> None:
+def _fetch_url(staging: Path, content: Path, snapshot: Snapshot, options: Options) -> dict[str, str]:
     url, wanted = snapshot.source["url"], snapshot.source["sha256"]
     partial = staging / "download.partial"
     resumed = partial.exists()
@@ -364,11 +364,12 @@ def _fetch_url(staging: Path, content: Path, snapshot: Snapshot, options: Option
     if kind is not None:
         unpack(partial, kind, content, options.reserve)
         partial.unlink()
-        return
+        return {}
     if content.exists():
         shutil.rmtree(content)
     content.mkdir(mode=0o755)
     partial.rename(content / name)
+    return {name: wanted}
 
 
 def _open_modes(content: Path) -> None:
@@ -399,19 +400,20 @@ def _settle(content: Path) -> None:
         fsync_directory(path)
 
 
-def _fetch(staging: Path, content: Path, snapshot: Snapshot, finding: Finding, options: Options) -> None:
-    """Fill ``content`` from a peer if there is one, else from the source."""
+def _fetch(
+    staging: Path, content: Path, snapshot: Snapshot, finding: Finding, options: Options
+) -> dict[str, str]:
+    """Fill ``content`` from a peer if there is one, else from the source; gives the SHA-256 of what was hashed."""
     if snapshot.kind == "url" and options.peer is None:
-        _fetch_url(staging, content, snapshot, options)
-        return
+        return _fetch_url(staging, content, snapshot, options)
     content.mkdir(mode=0o755, exist_ok=True)
     if finding.damaged and finding.manifest is not None:
         _keep_good_files(content, snapshot.destination, finding.manifest, finding.damaged)
     if options.peer is not None:
         _expect(staging, int(options.peer.get("bytes") or 0))
-        peer.fetch(content, snapshot.source, options.peer, options.reserve)
-    elif snapshot.kind == "hub":
-        hub.fetch(
+        return peer.fetch(content, snapshot.source, options.peer, options.reserve)
+    if snapshot.kind == "hub":
+        return hub.fetch(
             content,
             snapshot.source["hub"],
             snapshot.source["revision"],
@@ -422,16 +424,15 @@ def _fetch(staging: Path, content: Path, snapshot: Snapshot, finding: Finding, o
             options.hub_python,
             lambda total: _expect(staging, total),
         )
-    else:
-        listed.fetch(
-            snapshot.kind,
-            snapshot.source[snapshot.kind],
-            snapshot.listing,
-            snapshot.pin,
-            content,
-            options.access,
-            lambda total: _expect(staging, total),
-        )
+    return listed.fetch(
+        snapshot.kind,
+        snapshot.source[snapshot.kind],
+        snapshot.listing,
+        snapshot.pin,
+        content,
+        options.access,
+        lambda total: _expect(staging, total),
+    )
 
 
 def obtain(snapshot: Snapshot, finding: Finding, options: Options) -> Manifest:
@@ -447,7 +448,7 @@ def obtain(snapshot: Snapshot, finding: Finding, options: Options) -> Manifest:
         _prepare(staging, snapshot)
         content = staging / "content"
         try:
-            _fetch(staging, content, snapshot, finding, options)
+            known = _fetch(staging, content, snapshot, finding, options)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise WeightsError(
@@ -459,7 +460,7 @@ def obtain(snapshot: Snapshot, finding: Finding, options: Options) -> Manifest:
             raise WeightsError(f"{snapshot.model}: {snapshot.origin} holds no file")
         _open_modes(content)
         give_to(wrongly_owned(content, snapshot.owner, snapshot.group), snapshot.owner, snapshot.group)
-        manifest = make_manifest(content, snapshot.model, snapshot.source)
+        manifest = make_manifest(content, snapshot.model, snapshot.source, known)
         _settle(content)
         write_manifest(content, manifest, snapshot.owner, snapshot.group)
         _put_in_place(content, place)

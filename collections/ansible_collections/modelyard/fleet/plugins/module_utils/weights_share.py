@@ -14,7 +14,7 @@ LOCAL = ("local", "ansible.builtin.local")
 
 
 def shares(offers: Mapping[str, Mapping[str, Any]]) -> dict[str, Share]:
-    """For each host ``pull`` (destinations that it fetches from the source), ``copy`` (by destination: ``host``,
+    """For each host ``pulls`` (destinations that it fetches from the source), ``copies`` (by destination: ``host``,
     ``directory`` and ``number`` there) and ``serve`` (``directories`` and the hosts it gives them ``to``).
 
     An offer is what a host said: its ``site``, how it is reached (``connection``) and the ``snapshots`` of its look. Hosts
@@ -22,7 +22,7 @@ def shares(offers: Mapping[str, Mapping[str, Any]]) -> dict[str, Share]:
     snapshot whole gives it; where nobody has, the one with the most of it fetches it first. Givers take turns.
     """
     found: dict[str, Share] = {
-        host: {"pull": [], "copy": {}, "serve": {"directories": [], "to": []}} for host in offers
+        host: {"pulls": [], "copies": {}, "serve": {"directories": [], "to": []}} for host in offers
     }
     groups: dict[tuple[str, str, str], list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
     for host, offer in offers.items():
@@ -32,7 +32,7 @@ def shares(offers: Mapping[str, Mapping[str, Any]]) -> dict[str, Share]:
             if reach(offer) and offer["site"]:
                 groups[offer["site"], reach(offer), _identity(item)].append((host, item))
             elif item["action"] == "fetch":
-                found[host]["pull"].append(item["destination"])
+                found[host]["pulls"].append(item["destination"])
     pulls: Counter[str] = Counter()
     for members in groups.values():
         wanting = [(host, item) for host, item in members if item["action"] == "fetch"]
@@ -42,7 +42,7 @@ def shares(offers: Mapping[str, Mapping[str, Any]]) -> dict[str, Share]:
         if not givers:
             first = max(wanting, key=lambda one: (one[1]["fetchable"], one[1]["partial"], -pulls[one[0]]))
             pulls[first[0]] += 1
-            found[first[0]]["pull"].append(first[1]["destination"])
+            found[first[0]]["pulls"].append(first[1]["destination"])
             givers, wanting = [first], [one for one in wanting if one is not first]
         for turn, (host, item) in enumerate(wanting):
             giver, theirs = givers[turn % len(givers)]
@@ -51,7 +51,7 @@ def shares(offers: Mapping[str, Mapping[str, Any]]) -> dict[str, Share]:
                 serve["directories"].append(theirs["destination"])
             if host not in serve["to"]:
                 serve["to"].append(host)
-            found[host]["copy"][item["destination"]] = {
+            found[host]["copies"][item["destination"]] = {
                 "host": giver,
                 "directory": theirs["destination"],
                 "number": serve["directories"].index(theirs["destination"]),

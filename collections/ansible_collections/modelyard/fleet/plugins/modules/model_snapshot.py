@@ -362,7 +362,7 @@ def main() -> None:
                     "before": lib.summary(snapshot, before),
                     "after": lib.summary(snapshot, after),
                     "before_header": str(snapshot.destination),
-                    "after_header": str(snapshot.destination),
+                    "after_header": result["reason"],
                 }
             )
     pending = [result["model"] for result in done if result["action"] != "keep"]
