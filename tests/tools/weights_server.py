@@ -1,6 +1,7 @@
 """A stand-in for what weights are fetched from: files with ranges and faults, and the hub's endpoints.
 
     /files/NAME                        a file of the directory, ranges supported
+    /tree/PATH                         the same for files in folders
     /cut/BYTES/NAME                    the same, but each answer ends after so many bytes, without a word
     /plain/NAME                        the same, but ranges are ignored
     /api/models/OWNER/NAME/tree/REV    the hub's listing of DIRECTORY/OWNER/NAME
@@ -172,6 +173,7 @@ def make_app(root: Path, token: str, rate: float = 0) -> web.Application:
     app.router.add_get("/sent", _sent)
     app.router.add_get("/requests", _requests)
     app.router.add_get("/files/{name}", _files)
+    app.router.add_get("/tree/{name:.+}", _files)
     app.router.add_get("/plain/{name}", _plain)
     app.router.add_get("/cut/{bytes}/{name}", _cut)
     app.router.add_get("/api/models/{owner}/{name}/tree/{revision}", _tree)

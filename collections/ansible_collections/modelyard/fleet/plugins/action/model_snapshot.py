@@ -69,7 +69,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             status.pop(key, None)
         if not status.get("failed"):
             for one in status.get("snapshots") or ():
-                line.tell(f"whole, {human(int(one['bytes']))}")
+                line.tell(str(one["reason"]))
         return status
 
     def _tell(

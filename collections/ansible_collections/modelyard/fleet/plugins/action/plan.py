@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.modelyard.fleet.plugins.module_utils.planner import drains
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner import drains, launch
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.facts import Seen, see
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.plan import make_plan, redacted_plan
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.registry_model import proxy_entry
@@ -101,6 +101,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "ok": not plan["problems"],
             "state_dir": str(wish.state_dir),
             "launches": _launches(wish, entries),
+            "weights": sorted({name for model in models if (name := launch.weights_name(model.source))}),
             "holds": list(wish.in_force.held),
             "ended_holds": sorted(wish.in_force.ended),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.modelyard.fleet.plugins.module_utils import rolling, weights_share, wiring
+from ansible_collections.modelyard.fleet.plugins.module_utils import rolling, sweeping, weights_share, wiring
 from ansible_collections.modelyard.fleet.plugins.module_utils.doctor import gpus
 
 DOCUMENTATION = r"""
@@ -25,6 +25,12 @@ def weights_shares(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> dict[st
     return {"offers": offers, "shares": weights_share.shares(offers)}
 
 
+def weights_listing(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> dict[str, Any]:
+    """What the hosts that looked (``__weights_sweep``) could remove together, and the value that confirms it."""
+    looks = {host: dict(look) for host in hosts if (look := hostvars[host].get("__weights_sweep"))}
+    return sweeping.listing({host: look["found"] for host, look in looks.items() if "found" in look})
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -33,6 +39,8 @@ class FilterModule:
         return {
             "weights_items": wiring.weights_items,
             "weights_shares": weights_shares,
+            "weights_in_use": wiring.weights_in_use,
+            "weights_listing": weights_listing,
             "weights_peer": weights_share.peer,
             "weights_rate": weights_share.rate,
             "weights_sizes": weights_share.sizes,

@@ -45,6 +45,16 @@ def weights_items(assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, An
     return list(found.values())
 
 
+def weights_in_use(facts: Mapping[str, Any], plan: Mapping[str, Any], host: str) -> list[str]:
+    """Paths that the replicas of a host use, running or not: seen there, planned, or remembered of the last deploy."""
+    found = {item["weights"] for item in plan["hosts"][host]["replicas"] if item.get("weights")}
+    for item in facts.get("replicas") or ():
+        spec = item.get("spec") or {}
+        found.update(mount["source"] for mount in spec.get("mounts") or ())
+        found.update(word for word in spec.get("command") or () if str(word).startswith("/"))
+    return sorted(found)
+
+
 def to_run(assignments: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The assignments that may be started, replaced and asked: wished, and not of unknown state.
 

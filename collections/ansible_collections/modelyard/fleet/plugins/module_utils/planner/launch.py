@@ -70,6 +70,13 @@ def weights_path(source: Source | None, weights_dir: str) -> str | None:
     return posixpath.join(weights_dir, f"{posixpath.splitext(name)[0]}@{pin}", name)
 
 
+def weights_name(source: Source | None) -> str:
+    """The name of a model's directory among the fetched weights, on whatever host; empty where nothing is fetched."""
+    if source is None or KINDS[source.kind].in_place or not source.pin:
+        return ""
+    return (weights_path(source, "") or "").split("/")[0]
+
+
 def weights_of(model: Model, host: Host) -> str | None:
     """Where a model's weights lie on a host; custom ones in the volume of the model, where somebody put them."""
     if model.source is not None and model.source.kind == "custom":
