@@ -17,8 +17,6 @@ from tests.hosts.fixtures import REPOSITORY
 from tests.hosts.inventories import write_inventory
 from tests.hosts.lab import Lab
 from tests.hosts.machine import Host
-from tests.parts import wheelhouse
-from tests.parts.docker import docker
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 SIZE = 200_000_000
@@ -72,15 +70,13 @@ def test_three_hosts_share_one_download(
     hub: str, start_hosts: Callable[..., list[Host]], tmp_path: Path
 ) -> None:
     hosts = start_hosts("one", "two", "three")
-    for host in hosts:
-        docker("cp", f"{wheelhouse.directory(wheelhouse.HUB_LOCK)}/.", f"{host.container}:/srv/hub-wheels")
     model = {
         "id": "m",
         "engine": "vllm",
         "source": {"hub": "org/big", "revision": REVISION},
         "placement": {"replicas": 3, "gpus": 0},
     }
-    fleet = {"fleet_name": "w", "fleet_hub_endpoint": hub, "fleet_hub_wheelhouse": "/srv/hub-wheels"}
+    fleet = {"fleet_name": "w", "fleet_hub_endpoint": hub}
     inventory = write_inventory(
         tmp_path / "inventory", {"engine_hosts": hosts, "proxy_hosts": []}, [model], fleet
     )

@@ -64,12 +64,6 @@ PARTS = {
             wheelhouse.is_built,
             wheelhouse.build_wheelhouse,
         ),
-        Part(
-            "hub",
-            lambda: str(wheelhouse.directory(wheelhouse.HUB_LOCK)),
-            lambda: wheelhouse.is_built(wheelhouse.HUB_LOCK),
-            lambda: wheelhouse.build_wheelhouse(wheelhouse.HUB_LOCK),
-        ),
         _image("echo", echo_image.tag, echo_image.build_image, "base", "wheels"),
     )
 }

@@ -33,7 +33,8 @@ BIG = random.Random(3).randbytes(6 * MIB)
 WATCH = """
 import sys
 def seen(event, args):
-    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen"):
+    name = event == "socket.getaddrinfo" and any(letter.isalpha() for letter in str(args[0]))
+    if name or event in ("socket.connect", "socket.sendto", "subprocess.Popen"):
         open({log!r}, "a").write(f"{{event}} {{args!r}}\\n")
 sys.addaudithook(seen)
 """

@@ -104,7 +104,7 @@ def test_a_list_that_reaches_out_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_mount_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="is .* mounted on this host"):
+    with pytest.raises(WeightsError, match=r"is .* mounted on this host"):
         bring(wish(tmp_path / "m", {"copy": str(tmp_path / "none"), "sha256": "0" * 64}), options())
 
 

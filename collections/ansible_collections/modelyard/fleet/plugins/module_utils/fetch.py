@@ -84,11 +84,16 @@ def get_json(url: str, token: str | None, timeout_s: float) -> tuple[Any, str | 
     return document, following
 
 
-def _receive(url: str, partial: Path, timeout_s: float, reserve: int, expect: Callable[[int], None]) -> None:
+def _receive(
+    url: str, partial: Path, timeout_s: float, reserve: int, expect: Callable[[int], None], token: str | None
+) -> None:
     """One attempt: append what is missing, or start again when the server does not know ranges."""
     have = partial.stat().st_size if partial.exists() else 0
     # identity: a range of compressed bytes would be a range of something else
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310
+    if token:
+        # not sent on to where a redirect leads
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     if have:
         request.add_header("Range", f"bytes={have}-")
     with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
@@ -117,6 +122,7 @@ def download(
     reserve: int,
     sleep: Callable[[float], None] = time.sleep,
     expect: Callable[[int], None] = lambda total: None,
+    token: str | None = None,
 ) -> None:
     """Bring ``partial`` to the whole file, going on where an earlier attempt stopped.
 
@@ -128,7 +134,7 @@ def download(
     while True:
         before = partial.stat().st_size if partial.exists() else 0
         try:
-            _receive(url, partial, timeout_s, reserve, expect)
+            _receive(url, partial, timeout_s, reserve, expect, token)
             return
         except urllib.error.HTTPError as error:
             if error.code == 416:

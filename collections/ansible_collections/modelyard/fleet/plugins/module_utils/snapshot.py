@@ -417,11 +417,8 @@ def _fetch(
             content,
             snapshot.source["hub"],
             snapshot.source["revision"],
-            options.hub_endpoint,
-            options.token,
+            hub.Hub(options.hub_endpoint, options.token, options.timeout_s, options.hub_python),
             options.reserve,
-            options.timeout_s,
-            options.hub_python,
             lambda total: _expect(staging, total),
         )
     return listed.fetch(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +126,7 @@ options:
     description: File on this host that holds a token for the hub.
     type: path
   hub_python:
-    description: A Python on this host that has huggingface_hub; default is the one that runs the module.
+    description: A Python on this host that has huggingface_hub, which then moves the bytes; default is to do without.
     type: path
   timeout_s:
     description: Seconds without a byte after which a connection is given up.
@@ -334,7 +333,7 @@ def main() -> None:
         offline=params["offline"],
         reserve=params["reserve_bytes"],
         hub_endpoint=params["hub_endpoint"],
-        hub_python=params["hub_python"] or sys.executable,
+        hub_python=params["hub_python"] or "",
         token=token,
         timeout_s=params["timeout_s"],
         changed=params["verify"] == "changed",

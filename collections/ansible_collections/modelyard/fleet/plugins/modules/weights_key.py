@@ -59,7 +59,7 @@ def main() -> None:
     if module.params["state"] == "absent":
         module.exit_json(changed=False)
     try:
-        directory.mkdir(mode=0o700)
+        directory.mkdir(mode=0o700, parents=True)
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "modelyard-weights", "-f", str(key)],
             stdin=subprocess.DEVNULL,
