@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import make_manifest, write_manifest
 
 from tests.integration.test_local_fleet import RECAP, ROOT
 
@@ -162,20 +165,111 @@ def wait(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_200_mib_reach_three_hosts_with_one_download(site: Site, serve: Callable[..., str]) -> None:
+def test_200_mib_reach_three_hosts_with_one_download_although_the_controller_dies(
+    site: Site, serve: Callable[..., str]
+) -> None:
     fill(site, SIZE)
-    site.url = serve(site.hub)
+    site.url = serve(site.hub, 60 * MIB)
     site.write()
-    foreseen, _ = site.well("weights", "--check", "--diff")
-    assert "would download" in foreseen
-    assert site.sent() == 0
+    with subprocess.Popen(
+        site.command("weights"),
+        cwd=ROOT,
+        env=site.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as first:
+        wait(lambda: site.sent() > random.uniform(0.05, 0.9) * SIZE)  # it is random where it dies
+        first.kill()
+    assert site.whole() == []
+    # the host goes on by itself, and the next run waits for it
     said, _ = site.well()
     assert site.whole() == list(HOSTS)
     assert site.sent() == SIZE
-    assert "n1: m: " in said  # progress
+    assert "m: " in said
+    assert "downloaded n1's org/big" in said
     asked = len(site.requests())
     _, changed = site.well()
     assert changed == 0
     assert len(site.requests()) == asked
     left = sorted(path.name for host in HOSTS for path in (site.home / host / "weights").iterdir())
     assert left == [site.place("n1").name] * 3
+
+
+ENGINE = """#!{python}
+# stands for an engine: notes what its weights are when it is started, then serves
+import hashlib, os, sys
+words = sys.argv[1:]
+with open({log!r}, "a") as log:
+    log.write(hashlib.sha256(open(words[1] + "/model.safetensors", "rb").read()).hexdigest() + "\\n")
+def value(flag):
+    return words[words.index(flag) + 1]
+os.execv({python!r}, [{python!r}, "-m", "modelyard", "echo", "--model", value("--served-model-name"),
+                      "--host", value("--host"), "--port", value("--port"), "--like", "vllm"])
+"""
+
+
+def test_no_engine_is_started_on_weights_that_changed(
+    site: Site, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(site, MIB)
+    site.url = serve(site.hub)
+    site.write()
+    log, binary = site.home / "launches", site.home / "bin" / "vllm"
+    binary.parent.mkdir()
+    binary.write_text(ENGINE.format(python=sys.executable, log=str(log)), encoding="utf-8")
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binary.parent}:{os.environ['PATH']}")
+    site.well("weights")
+    with (site.place("n2") / "model.safetensors").open("r+b") as handle:
+        handle.write(b"flip")
+    try:
+        # past the fetching, as when the files change between it and the start
+        done = site.play("deploy", "-e", '{"model_weights_items": []}')
+        assert done.returncode != 0
+        assert "model.safetensors has another content than was downloaded" in done.stdout
+        assert "No engine is started on it" in done.stdout
+        right = hashlib.sha256((site.model / "model.safetensors").read_bytes()).hexdigest()
+        before = log.read_text(encoding="utf-8").split() if log.exists() else []
+        assert set(before) <= {right}
+        done = site.play("deploy", "-e", '{"fleet_offline": true}')
+        assert done.returncode != 0
+        assert "model_weights_offline forbids to download" in done.stdout
+        site.well("deploy")
+        assert set(log.read_text(encoding="utf-8").split()) == {right}
+        assert site.whole() == list(HOSTS)
+    finally:
+        stopped = site.play("stop", "-e", "confirm=all")
+    assert stopped.returncode == 0, stopped.stdout
+
+
+def test_unused_weights_are_listed_and_removed_when_just_that_list_is_confirmed(site: Site) -> None:
+    fill(site, MIB)
+    site.write()
+    other = {"hub": "org/other", "revision": "f" * 40}
+    wanted = {"hub": "org/big", "revision": REVISION}
+    for host, source, name in (
+        ("n1", other, "org--other@ffffffffffff"),
+        ("n2", other, "org--other@ffffffffffff"),
+        ("n3", other, "org--other@ffffffffffff"),
+        ("n1", wanted, site.place("n1").name),
+    ):
+        place = site.home / host / "weights" / name
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(b"x" * 1000)
+        write_manifest(place, make_manifest(place, "m", source), -1, -1)
+    tree = yaml.safe_load(site.inventory.read_text(encoding="utf-8"))
+    away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
+    tree["all"]["children"]["engine_hosts"]["hosts"]["n3"] |= away
+    site.inventory.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    unused = {host: site.home / host / "weights" / "org--other@ffffffffffff" for host in HOSTS}
+
+    done = site.play("weights_clean", "-e", "confirm=00000000")
+    assert done.returncode != 0
+    assert "Nothing was removed" in done.stdout
+    (token,) = set(re.findall(r"-e confirm=([0-9a-f]{8})\b", done.stdout)) - {"00000000"}
+    assert f"n1: {unused['n1']}: weights of m, " in " ".join(done.stdout.split())
+    assert all(place.exists() for place in unused.values())
+    done = site.play("weights_clean", "-e", f"confirm={token}")
+    assert [host for host, place in unused.items() if place.exists()] == ["n3"], done.stdout
+    assert site.place("n1").exists()
