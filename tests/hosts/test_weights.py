@@ -108,3 +108,11 @@ def test_three_hosts_share_one_download(
         assert json.load(answer)["model.safetensors"] == SIZE
     assert len({digest(host) for host in hosts}) == 1
     assert hosts[2].run("stat", "-c", "%u", f"{PLACE}/config.json").strip() == "1000"
+
+    # where hosts cannot reach each other the source is asked again, and the run says so
+    hosts[1].run("rm", "-rf", PLACE)
+    done = play(inventory, "-e", "fleet_weights_address=192.0.2.1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "It is fetched from its source instead" in done.stdout + done.stderr
+    assert len({digest(host) for host in hosts}) == 1
+    assert [host.run("cat", KEYS) for host in hosts] == before

@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.modelyard.fleet.plugins.module_utils import peer, s3, sending, snapshot
-from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import MANIFEST, WeightsError
+from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
+    MANIFEST,
+    UnreachedError,
+    WeightsError,
+)
 
 from .conftest import Weights
 from .test_snapshot import options, wish
@@ -175,7 +179,7 @@ def test_a_host_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     _, source = given(tmp_path)
     there = {"host": "gpu01", "number": 0, "address": "127.0.0.1", "port": 9, "user": "x", "bytes": 0}
     there |= {"key": str(tmp_path / "key"), "host_keys": []}
-    with pytest.raises(WeightsError, match="fleet_weights_site"):
+    with pytest.raises(UnreachedError, match="fleet_weights_site"):
         bring(wish(tmp_path / "mine", source), options(peer=there))
 
 

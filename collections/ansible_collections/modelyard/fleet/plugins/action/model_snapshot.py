@@ -67,6 +67,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for key in ("ansible_job_id", "started", "finished", "results_file", "stdout", "stderr", "stdout_lines",
                     "stderr_lines", "erased"):  # fmt: skip
             status.pop(key, None)
+        if status.get("unreached"):
+            line.warn(f"{status.get('msg')}. It is fetched from its source instead")
         if not status.get("failed"):
             for one in status.get("snapshots") or ():
                 line.tell(str(one["reason"]))

@@ -101,7 +101,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "ok": not plan["problems"],
             "state_dir": str(wish.state_dir),
             "launches": _launches(wish, entries),
-            "weights": sorted({name for model in models if (name := launch.weights_name(model.source))}),
+            "weights": _weights_names(
+                [*(entry["source"] for entry in entries), *map(_declared, wish.declared)]
+            ),
             "holds": list(wish.in_force.held),
             "ended_holds": sorted(wish.in_force.ended),
         }
@@ -329,6 +331,15 @@ def _adoptions(data: Mapping[str, Any]) -> tuple[Adoption, ...]:
         )
         for index, item in enumerate(data["adopt"])
     )
+
+
+def _declared(model: Mapping[str, Any]) -> Any:
+    return model.get("source")
+
+
+def _weights_names(sources: Iterable[Any]) -> list[str]:
+    """Names of the directories that these sources have on every host."""
+    return sorted({name for source in sources if (name := launch.weights_name(_source(source)))})
 
 
 def _source(data: Mapping[str, Any] | None) -> Source | None:

@@ -25,6 +25,10 @@ class WeightsError(Exception):
     """Something about a model's weights that the operator must know; the text says what to do."""
 
 
+class UnreachedError(WeightsError):
+    """Another host, from which weights were to be copied, could not be reached at all."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file of a snapshot: path relative to its directory, size in bytes, SHA-256 in hex."""

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +16,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import requi
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     BLOCK,
     Entry,
+    UnreachedError,
     WeightsError,
     sha256_of,
 )
@@ -68,20 +70,22 @@ def fetch(content: Path, source: Mapping[str, Any], peer: Mapping[str, Any], res
             command(peer), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
     except OSError as error:
-        raise WeightsError(f"{host} cannot be asked for the weights: {error}; install ssh here") from error
+        raise UnreachedError(f"{host} cannot be asked for the weights: {error}; install ssh here") from error
     with process:
         ask, answer, complaint = process.stdin, process.stdout, process.stderr
         if ask is None or answer is None or complaint is None:
             raise WeightsError(f"{host} cannot be asked for the weights: no pipe to ssh")
         try:
-            ask.write(b"%d\n" % int(peer.get("number") or 0))
-            ask.flush()
+            with suppress(BrokenPipeError):  # what it did not want to hear, it does not answer either
+                ask.write(b"%d\n" % int(peer.get("number") or 0))
+                ask.flush()
             return _take_all(content, source, host, ask, answer, reserve)
         except (_LostError, BrokenPipeError) as error:
             process.kill()
             said = complaint.read().decode(errors="replace").strip().splitlines()
             why = said[-1] if said else str(error) or "the connection was lost"
-            raise WeightsError(
+            kind = UnreachedError if isinstance(error, _SilentError) else WeightsError
+            raise kind(
                 f"copying from {host} failed: {why}. What arrived is kept; the next run goes on from there. If hosts "
                 "of this site cannot reach each other by SSH, set fleet_weights_address, or fleet_weights_site: '' "
                 "to let each fetch for itself"
@@ -94,12 +98,16 @@ class _LostError(Exception):
     """The other side said too little."""
 
 
+class _SilentError(_LostError):
+    """The other side said nothing at all."""
+
+
 def _take_all(
     content: Path, source: Mapping[str, Any], host: str, ask: IO[bytes], answer: IO[bytes], reserve: int
 ) -> dict[str, str]:
     line = answer.readline()
     if not line.endswith(b"\n"):
-        raise _LostError
+        raise _SilentError
     try:
         document = json.loads(line)
         entries = [

@@ -14,6 +14,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.files import human
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     MANIFEST,
     Manifest,
+    UnreachedError,
     WeightsError,
     give_to,
     read_manifest,
@@ -159,6 +160,10 @@ snapshots:
     C(partial) (bytes of an unfinished download) and C(fetchable) (false where this host lacks the directory to copy from).
   type: list
   returned: always
+unreached:
+  description: Of a failure, ids of the models whose C(peer) could not be reached at all.
+  type: list
+  returned: failed
 pending:
   description: Ids of the models that must be fetched or given to their owner.
   type: list
@@ -314,6 +319,7 @@ def main() -> None:
     done: list[dict[str, Any]] = []
     diff: list[dict[str, str]] = []
     problems: list[str] = []
+    unreached: list[str] = []
     if params["watch"]:
         watched = [
             lib.watch(Path(item["destination"])) for item in params["snapshots"] if item["destination"]
@@ -349,6 +355,8 @@ def main() -> None:
             result, before, after = _present(snapshot, options, params, module.check_mode)
         except WeightsError as error:
             text = str(error)
+            if isinstance(error, UnreachedError):
+                unreached.append(item["model"])
             problems.append(text if text.startswith(item["model"]) else f"{item['model']}: {text}")
             continue
         except OSError as error:
@@ -368,7 +376,7 @@ def main() -> None:
     acts = params["fetch"] or params["state"] == "absent"
     outcome = {"snapshots": done, "pending": pending, "changed": bool(pending) and acts, "diff": diff}
     if problems:
-        module.fail_json(msg="\n".join(problems), **outcome)
+        module.fail_json(msg="\n".join(problems), unreached=unreached, **outcome)
     module.exit_json(**outcome)
 
 
