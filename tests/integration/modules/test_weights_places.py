@@ -6,7 +6,11 @@ import hashlib
 import io
 import os
 import random
+import shutil
+import socket
+import subprocess
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -217,3 +221,47 @@ def test_the_program_that_is_sent_stands_alone() -> None:
     assert "ansible" not in text
     assert compile(text, "sending.py", "exec")
     assert sys.version_info >= (3, 7)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed here")
+def test_a_directory_behind_an_rsync_daemon(tmp_path: Path) -> None:
+    place, pin = tree(tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = tmp_path / "rsyncd.conf"
+    config.write_text(f"use chroot = no\n[models]\npath = {place.parent}\nread only = yes\n")
+    command = [
+        "rsync",
+        "--daemon",
+        "--no-detach",
+        f"--config={config}",
+        "--address=127.0.0.1",
+        f"--port={port}",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as daemon:
+        try:
+            end = time.monotonic() + 20
+            while not answers(port):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            address = f"rsync://127.0.0.1:{port}/models/tiny"
+            wished = wish(tmp_path / "m", {"rsync": address, "sha256": pin})
+            assert snapshot.expected_bytes(wished, options()) == len(DATA) + 2
+            with pytest.raises(WeightsError, match="are missing"):
+                bring(wished, options(reserve=1 << 60))
+            content = snapshot.staging_of(tmp_path / "m") / "content" / "sub"
+            content.mkdir(parents=True, exist_ok=True)
+            (content / "a b.safetensors").write_bytes(DATA[:5000])
+            bring(wished, options())
+            assert (tmp_path / "m" / "sub" / "a b.safetensors").read_bytes() == DATA
+            (place / "config.json").unlink()
+            with pytest.raises(WeightsError, match="rsync from rsync://127"):
+                bring(wish(tmp_path / "n", {"rsync": address, "sha256": pin}), options())
+        finally:
+            daemon.terminate()

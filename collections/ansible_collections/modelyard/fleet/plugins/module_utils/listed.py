@@ -6,9 +6,11 @@ stands in the inventory itself, so each file is known before its first byte come
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -131,16 +133,17 @@ def _rsync(address: str, access: Access) -> Place:
         raise WeightsError(f"{address!r} is no rsync address")
 
     def run(*words: str) -> str:
-        command = [
-            "rsync",
-            f"--timeout={max(1, int(access.timeout_s))}",
-            "-e",
-            "ssh -o BatchMode=yes",
-            *words,
-        ]
+        # with a daemon's address a remote shell would mean a daemon that is started through it
+        shell = [] if "://" in base else ["-e", "ssh -o BatchMode=yes"]
+        command = ["rsync", f"--timeout={max(1, int(access.timeout_s))}", *shell, *words]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                preexec_fn=_end_with_parent,
             )
         except OSError as error:
             raise WeightsError(f"rsync cannot be run on this host ({error.strerror}): install it") from error
@@ -164,6 +167,11 @@ def _rsync(address: str, access: Access) -> Place:
         size,
         lambda name, target: void(run("--inplace", "--", f"{base}/{name}", str(target))),
     )
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with its parent: a run that was killed leaves nothing that goes on writing."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def void(_: object) -> None:

@@ -117,21 +117,20 @@ def remove(directory: Path, path: Path) -> None:
 
 
 def listing(found: Mapping[str, Collection[Row]]) -> Row:
-    """What all hosts together could remove: ``lines`` for people, ``bytes``, ``size`` in words, ``count`` of things.
+    """What all hosts together could remove: ``lines`` for people, ``bytes``, ``size`` in words.
 
     ``token`` is the value that confirms just this.
     """
-    lines, total, count = [], 0, 0
+    lines, total = [], 0
     digest = hashlib.sha256()
     for host in sorted(found):
         for item in found[host]:
             lines.append(f"{host}: {item['path']}: {item['what']}, {human(int(item['bytes']))}")
             digest.update(f"{host}\0{item['path']}\0{item['bytes']}\n".encode())
-            total, count = total + int(item["bytes"]), count + 1
+            total += int(item["bytes"])
     return {
         "lines": lines,
         "bytes": total,
         "size": human(total),
-        "count": count,
-        "token": digest.hexdigest()[:8] if count else "",
+        "token": digest.hexdigest()[:8] if lines else "",
     }
