@@ -94,12 +94,12 @@ def slow(tmp_path: Path) -> Iterator[Weights]:
             process.kill()
 
 
-def whole(place: Path, finder: str) -> dict[str, Any]:
+def whole(place: Path, finder: str, size: int = MIB) -> dict[str, Any]:
     """A model that is in place, taken from a directory."""
     source = place.with_name("source")
     source.mkdir()
     (source / "config.json").write_text("{}")
-    (source / "model.safetensors").write_bytes(BIG[:MIB])
+    (source / "model.safetensors").write_bytes(BIG[:size])
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in source.iterdir()}
     wanted = item(place, {finder: str(source), "checksums": sums})
     assert run({"snapshots": [wanted]}).get("failed") is None
@@ -325,3 +325,25 @@ def test_offline_makes_no_connection(slow: Weights, tmp_path: Path) -> None:
     # what is there is checked and used
     assert run(params | {"verify": "full"}, PYTHONPATH=str(hook))["snapshots"][0]["action"] == "keep"
     assert not log.exists()
+
+
+def test_a_killed_copy_from_another_host_goes_on(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    wanted = whole(theirs, "copy", len(BIG))
+    place = tmp_path / "mine"
+    mine = wanted | {"destination": str(place)}
+    there = {"host": "gpu01", "directory": str(theirs), "rate": 4.0 * MIB, "bytes": len(BIG)}
+    process = start({"snapshots": [mine], "peer": there})
+    content = snapshot.staging_of(place) / "content" / "model.safetensors"
+    end = time.monotonic() + 60
+    while not (content.exists() and content.stat().st_size > MIB // 2):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert "is not there yet" in gate(mine)["msg"]
+    had = content.stat().st_size
+    assert not run({"snapshots": [mine], "peer": there | {"rate": 0}}).get("failed")
+    assert 0 < had < len(BIG)
+    assert (place / "model.safetensors").read_bytes() == BIG
+    assert not gate(mine, "full").get("failed")

@@ -53,8 +53,12 @@ options:
     description: Port of the SSH server there.
     type: int
     default: 22
+  tag:
+    description: Letters and digits that tell the lines of one fleet from those of another.
+    type: str
+    required: true
   state:
-    description: C(absent) takes away every line that this module has written.
+    description: C(absent) takes away every line that this module has written with O(tag).
     type: str
     choices: [present, absent]
     default: present
@@ -78,7 +82,7 @@ _KEY = re.compile(r"(ssh-ed25519) ([A-Za-z0-9+/=]+)( [^\n]*)?")
 
 
 def line(key: str, script: Path, params: dict[str, Any], now: float) -> str:
-    """The line of ``authorized_keys`` for one key. Raises ``ValueError``."""
+    """The line of ``authorized_keys`` for one key, without its comment. Raises ``ValueError``."""
     match = _KEY.fullmatch(key.strip())
     if match is None:
         raise ValueError(f"{key[:40]!r} is no ed25519 public key")
@@ -86,7 +90,7 @@ def line(key: str, script: Path, params: dict[str, Any], now: float) -> str:
     command = shlex.join(words).replace("\\", "\\\\").replace('"', '\\"')
     # in the server's own time zone, as older servers want it
     until = time.strftime("%Y%m%d%H%M%S", time.localtime(now + params["valid_s"]))
-    return f'restrict,expiry-time="{until}",command="{command}" {match[1]} {match[2]} {MARK}'
+    return f'restrict,expiry-time="{until}",command="{command}" {match[1]} {match[2]}'
 
 
 def host_keys(address: str, port: int) -> list[str]:
@@ -117,18 +121,17 @@ def change(params: dict[str, Any], home: Path) -> None:
     with (folder / f".{MARK}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         old = path.read_text(encoding="utf-8") if path.exists() else ""
-        kept = [one for one in old.splitlines() if not one.endswith(f" {MARK}")]
-        lines = [line(key, script, params, time.time()) for key in params["keys"]]
+        mark = f" {MARK}-{params['tag']}"
+        new = "".join(one for one in old.splitlines(keepends=True) if not one.rstrip().endswith(mark))
         if params["state"] == "present":
             write_atomically(script, program().encode(), 0o600)
-            kept += lines
-        new = "".join(f"{one}\n" for one in kept)
+            lines = [line(key, script, params, time.time()) for key in params["keys"]]
+            new += "\n" if new and not new.endswith("\n") else ""
+            new += "".join(f"{one}{mark}\n" for one in lines)
         if new != old:
-            # a link stays one
-            write_atomically(
-                path.resolve(), new.encode(), path.stat().st_mode & 0o777 if path.exists() else 0o600
-            )
-        if params["state"] == "absent":
+            mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+            write_atomically(path.resolve(), new.encode(), mode)  # a link stays one
+        if params["state"] == "absent" and f" {MARK}-" not in new:
             script.unlink(missing_ok=True)
     (folder / f".{MARK}.lock").unlink(missing_ok=True)
 
@@ -139,6 +142,7 @@ def main() -> None:
         argument_spec={
             "keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "directories": {"type": "list", "elements": "path", "default": []},
+            "tag": {"type": "str", "required": True},
             "rate": {"type": "float", "default": 0},
             "valid_s": {"type": "int", "default": 86400},
             "address": {"type": "str"},
