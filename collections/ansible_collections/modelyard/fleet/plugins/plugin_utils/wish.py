@@ -33,7 +33,8 @@ FACTS = "__fleet_facts"
 class Wish:
     """Models and hosts as the inventory gives them, and everything that is wrong with it.
 
-    ``models`` are what is in force: held ones as their release had them, see ``in_force``.
+    ``models`` are what is in force: held ones as their release had them, see ``in_force``; ``declared`` those of the
+    inventory as they stand there.
     """
 
     models: list[dict[str, Any]]
@@ -43,6 +44,7 @@ class Wish:
     engines: Mapping[str, Mapping[str, Any]]
     problems: list[contract.Problem]
     state_dir: Path
+    declared: Sequence[Mapping[str, Any]] = ()
 
     def capacity(self) -> dict[str, Any]:
         """GPUs by host and what models ask of them, without secrets; for a wish without problems."""
@@ -93,6 +95,7 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
         engines=engines,
         problems=problems,
         state_dir=state_dir,
+        declared=tuple(models) if isinstance(models, list) and not problems else (),
     )
 
 
