@@ -18,14 +18,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 import modelyard
 from modelyard.bundle import collect as collecting
+from modelyard.bundle import galaxy
+from modelyard.bundle import prepare as preparing
 from modelyard.bundle import verify as verifying
 from modelyard.bundle.choose import MACHINES, Chosen, Options, choose
 from modelyard.bundle.manifest import KINDS, MANIFEST, BundleError, Manifest, load
 from modelyard.bundle.paths import sha256_of
+from modelyard.bundle.share import contents
 from modelyard.cli.bundle_view import as_data, listed, render_faults, render_list, render_parts
 from modelyard.cli.check import resolved_problems
 from modelyard.cli.console import PROBLEM, err, fail, out, print_json
-from modelyard.cli.project import project_root
+from modelyard.cli.project import inventory_path, project_root
 from modelyard.cli.verbs import DEFAULT_INVENTORY, run_verb
 
 _INVENTORY = click.option(
@@ -198,8 +201,8 @@ def create(
     console.print(f"[green]{escape(str(directory))} {told_of}.[/]", soft_wrap=True)
     console.print(f"SHA-256 of {MANIFEST}: {digest}", soft_wrap=True)
     console.print(
-        "Carry the directory over, and that line by another way; then: "
-        f"modelyard bundle apply -i INVENTORY {escape(directory.name)} --manifest-sha256 {digest[:8]}...",
+        "Carry the directory over, and that number by another way. There: "
+        f"modelyard bundle apply -i INVENTORY {escape(directory.name)} --manifest-sha256 NUMBER",
         soft_wrap=True,
     )
 
@@ -234,6 +237,110 @@ def verify(directory: Path, manifest_sha256: str | None, as_json: bool) -> None:
         )
     if faults:
         raise Exit(PROBLEM)
+
+
+@bundle.command()
+@_DIRECTORY
+@_INVENTORY
+@_SHA256
+@click.option("--check", "check_only", is_flag=True, help="Say what would be done, and change nothing.")
+@_JSON
+def apply(
+    directory: Path, inventory: str, manifest_sha256: str | None, check_only: bool, as_json: bool
+) -> None:
+    """Prepare the hosts of a closed network, so that deploys need nothing from outside. Starts and stops nothing.
+
+    The bundle in DIRECTORY is read in full first: one that is not complete or was altered is refused before anything is
+    touched. Then each host gets the images and weights that the plan needs there, and the inventory a file
+    [cyan]group_vars/all/zz-bundle.yml[/cyan], which makes the bundle the source of Python packages and forbids downloads.
+    The directory has to stay where it is.
+
+    \b
+    [bold]Examples[/bold]
+      [cyan]modelyard bundle apply -i inventories/production /srv/bundle --check[/cyan]
+      [cyan]modelyard bundle apply -i inventories/production /srv/bundle[/cyan]
+      [cyan]ansible-playbook -i inventories/production playbooks/site.yml[/cyan]
+
+    What a host has already is not sent again; a run that was cut off goes on. Exit code 0: all hosts are prepared.
+    1: refused, or a host failed or did not answer. 2: called wrongly.
+    """  # noqa: D301
+    with _told(as_json):
+        root = project_root(Path.cwd(), os.environ)
+        path = inventory_path(inventory, Path.cwd(), root)
+        directory = directory.absolute()
+        manifest, digest, faults = _verified(directory, manifest_sha256)
+        if faults:
+            if not as_json:
+                render_faults(err(), directory, faults)
+            raise BundleError(
+                f"{directory} is refused: {len(faults)} of its files are not as the manifest says. Nothing was touched.",
+                [f"{fault.path} {fault.text}" for fault in faults] if as_json else [],
+            )
+        preparing.same_locks(directory, manifest, root)
+        place = preparing.settings_place(path)
+        installed = [
+            part.name
+            for part in manifest.of_kind("collection")
+            if galaxy.install(directory / part.path, part.name, root / "collections", check=check_only)
+        ]
+        text = preparing.settings_text(directory, manifest)
+        outcome = run_verb(
+            "bundle_apply",
+            inventory,
+            None,
+            as_json=as_json,
+            check=check_only,
+            extra={"bundle": contents(directory, manifest)},
+        )
+        changed = outcome.ok and preparing.write_settings(place, text, check=check_only)
+        overruled = preparing.overruled(path, place) if outcome.ok else []
+    result = outcome.result or {}
+    unknown = [str(name) for name in result.get("unknown") or []] if result.get("kind") == "bundle" else []
+    failures = [str(failure) for failure in outcome.failures]
+    if not outcome.ok and not failures:
+        failures = [outcome.output or "Ansible failed and said nothing."]
+    failures += [
+        f"{name}: its state is unknown, so it got nothing; run this again when it answers" for name in unknown
+    ]
+    if as_json:
+        print_json(
+            {
+                "ok": not failures and not overruled,
+                "check": check_only,
+                "manifest_sha256": digest,
+                "collections": installed,
+                "settings": {"path": str(place), "changed": changed, "text": text},
+                "overruled": overruled,
+                "failures": failures,
+            }
+        )
+    else:
+        if outcome.ok:
+            _tell_applied(check_only, installed, place, changed, text, inventory)
+        for line in overruled:
+            err().print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
+        if failures:
+            err().print(f"[bold red]Failed[/]\n{escape(chr(10).join(failures))}", soft_wrap=True)
+    if failures or overruled:
+        raise Exit(PROBLEM)
+
+
+def _tell_applied(
+    check_only: bool, installed: Sequence[str], place: Path, changed: bool, text: str, inventory: str
+) -> None:
+    console = out()
+    would = "would be " if check_only else ""
+    for name in installed:
+        console.print(f"{escape(name)}: {would}installed", soft_wrap=True)
+    if changed:
+        console.print(f"{escape(str(place))}: {would}written", soft_wrap=True)
+    if check_only:
+        if changed:
+            console.print(escape(text.rstrip()), soft_wrap=True)
+        console.print("Nothing was changed.")
+        return
+    console.print("[green]The hosts are prepared.[/] Now deploy as anywhere else:", soft_wrap=True)
+    console.print(f"  ansible-playbook -i {escape(inventory)} playbooks/site.yml", soft_wrap=True)
 
 
 def _verified(directory: Path, manifest_sha256: str | None) -> tuple[Manifest, str, list[verifying.Fault]]:
