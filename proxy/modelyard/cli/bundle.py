@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -290,7 +291,8 @@ def apply(
             None,
             as_json=as_json,
             check=check_only,
-            extra={"bundle": contents(directory, manifest)},
+            # as text: Ansible would read "3.11" as a number
+            extra={"bundle_json": json.dumps(contents(directory, manifest))},
         )
         changed = outcome.ok and preparing.write_settings(place, text, check=check_only)
         overruled = preparing.overruled(path, place) if outcome.ok else []
