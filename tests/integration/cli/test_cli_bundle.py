@@ -24,9 +24,8 @@ OPEN = {"NO_PROXY": "127.0.0.1"}
 
 
 def call(fleet: Fleet, *words: str, **more_environment: str) -> tuple[int, str, str]:
-    environment = (
-        os.environ | CLOSED | {"MODELYARD_HOME": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    )
+    own = {"MODELYARD_HOME": str(ROOT), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    environment = os.environ | own | CLOSED | more_environment
     more = [] if words[1] == "verify" else ["-i", str(fleet.inventory)]
     command = [sys.executable, "-m", "modelyard", *words, *more]
     done = subprocess.run(
