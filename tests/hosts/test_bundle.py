@@ -34,8 +34,8 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = random.Random(3).randbytes(300_000)
 PORT = 8000
 
-# What would leave the lab's network is counted and dropped, questions for names too. The route is what makes them countable:
-# without one they would fail before they are packets.
+# What would leave the lab's network is counted and dropped, questions for names too. The route is what makes them
+# countable: without one they would fail before they are packets.
 CLOSED = """
 set -e
 ip route replace default via {gateway}
