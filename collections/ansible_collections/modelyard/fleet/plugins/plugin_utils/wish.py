@@ -50,6 +50,10 @@ class Wish:
         """GPUs by host and what models ask of them, without secrets; for a wish without problems."""
         return contract.capacity(self.models, self.hosts, self.patterns, self.engines)
 
+    def needs(self) -> dict[str, Any]:
+        """Images, weights and Python packages that the wish needs; for a wish without problems."""
+        return contract.needs(self.models, self.hosts, self.patterns, self.engines)
+
 
 def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
     """Read models and hosts, check them on both levels. ``AnsibleError`` only for what no inventory can
