@@ -24,7 +24,7 @@ ISSUED = AUTHORITY.issue("edge.example", "192.0.2.10")
 CERTIFICATE = {"name": "main", "certificate": ISSUED.certificate, "key": ISSUED.key}
 WISH: dict[str, Any] = {
     "host": "edge01", "hosts": HOSTS, "proxies": PROXIES, "addresses": [ADDRESS], "certificates": [CERTIFICATE], "acme": {},
-    "password": "", "advert_s": 0.25, "preempt": False, "port": 443, "http_port": 0, "local_port": 8405,
+    "password": "", "advert_s": 0.25, "port": 443, "http_port": 0, "local_port": 8405,
 }  # fmt: skip
 ROLE_WISH = {
     "edge_hosts": HOSTS,
@@ -69,8 +69,7 @@ def test_a_sound_wish_has_no_problem() -> None:
         ({"addresses": [{"address": "192.0.2.10/24"}]}, "needs a router_id from 1 to 255"),
         ({"addresses": [ADDRESS, {**ADDRESS, "address": "192.0.2.11/24"}]}, "have the same router_id 51"),
         ({"addresses": [ADDRESS, {**ADDRESS, "router_id": 52}]}, "192.0.2.10 stands there twice"),
-        ({"addresses": [{**ADDRESS, "prefer": "edge09"}], "preempt": True}, "prefers edge09, which is no edge host"),
-        ({"addresses": [{**ADDRESS, "prefer": "edge02"}]}, "edge_preempt is false"),
+        ({"addresses": [{**ADDRESS, "prefer": "edge09"}]}, "prefers edge09, which is no edge host"),
         ({"certificates": []}, "There is no certificate"),
         ({"certificates": [CERTIFICATE, CERTIFICATE]}, "main stands there twice"),
         ({"certificates": [{**CERTIFICATE, "name": "../x"}]}, "'../x' is no name"),
@@ -208,11 +207,15 @@ def test_keepalived_gets_subsecond_adverts_or_a_password_from_a_file_of_its_own(
     assert "nopreempt" in text
     assert "192.0.2.22 min_ttl 255" in text
     assert "192.0.2.21 min_ttl" not in text
-    stage = Stage({**ROLE_WISH, "edge_vrrp_password": "q7-Zk2_w", "edge_advert_s": 1, "edge_preempt": True})
+    preferring = [{**ADDRESS, "prefer": "edge02"}]
+    stage = Stage(
+        {**ROLE_WISH, "edge_vrrp_password": "q7-Zk2_w", "edge_advert_s": 1, "edge_addresses": preferring}
+    )
     text = stage.template("keepalived.conf.j2")
     assert "vrrp_version 2" in text
     assert "include password.conf" in text
     assert "preempt_delay" in text
+    assert "priority 199" in text
     assert "nopreempt" not in text
     assert "q7-Zk2_w" not in text
     assert stage.value("__edge_secrets_keepalived") == {"password.conf": "auth_pass q7-Zk2_w"}

@@ -29,7 +29,7 @@ def edge_problems(wish: Mapping[str, Any]) -> list[str]:
     """What is wrong with a wish, one sentence each; no secret is in any.
 
     ``wish``: ``host``, ``hosts`` and ``proxies`` (lists of ``name``, ``address``, the latter with ``port``), ``addresses``,
-    ``certificates``, ``acme``, ``password``, ``advert_s``, ``preempt``, ``port``, ``http_port``, ``local_port``.
+    ``certificates``, ``acme``, ``password``, ``advert_s``, ``port``, ``http_port``, ``local_port``.
     """
     hosts, addresses = list(wish["hosts"]), list(wish["addresses"])
     names = [str(one.get("name")) for one in hosts]
@@ -44,7 +44,7 @@ def edge_problems(wish: Mapping[str, Any]) -> list[str]:
         ),
         *_address_problems(addresses, hosts, names),
         *_certificate_problems(wish["certificates"], wish["acme"], wish["http_port"]),
-        *_vrrp_problems(wish, addresses),
+        *_vrrp_problems(wish),
     ]
 
 
@@ -212,7 +212,7 @@ def _certificate_problems(
     return problems
 
 
-def _vrrp_problems(wish: Mapping[str, Any], addresses: Sequence[Mapping[str, Any]]) -> list[str]:
+def _vrrp_problems(wish: Mapping[str, Any]) -> list[str]:
     problems = []
     password, advert = str(wish["password"] or ""), float(wish["advert_s"])
     if not 0.05 <= advert <= 40:
@@ -236,12 +236,6 @@ def _vrrp_problems(wish: Mapping[str, Any], addresses: Sequence[Mapping[str, Any
                 f"edge_vrrp_password is for VRRP version 2, whose adverts come in whole seconds: set edge_advert_s to 1 in "
                 f"place of {advert:g}, and the address moves in three to four seconds; or leave the password out."
             )
-    wanting = [str(one.get("address")) for one in addresses if one.get("prefer")]
-    if wanting and not wish["preempt"]:
-        problems.append(
-            f"{', '.join(wanting)} prefers a host, and edge_preempt is false, so an address stays where it is: set "
-            "edge_preempt to true, or leave out prefer."
-        )
     return problems
 
 
