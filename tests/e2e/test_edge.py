@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import tempfile
 import time
@@ -295,6 +296,25 @@ async def until_held(site: Site, wanted: dict[str, str]) -> float:
     return time.monotonic() - began
 
 
+def answers_at(site: Site, address: str, edge: str) -> float:
+    """When this edge host answered at an address first, by TLS, as seconds since 1970; asked again and again from now on."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        try:
+            # only the connection is hurried: handshakes take their time on a busy machine
+            with socket.create_connection((address, 443), timeout=0.2) as plain:
+                plain.settimeout(10)
+                with site.trust.wrap_socket(plain, server_hostname=address) as secure:
+                    secure.sendall(
+                        f"GET /live HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode()
+                    )
+                    if f"x-modelyard-edge: {edge}/" in secure.recv(65536).decode().lower():
+                        return time.time()
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError(f"{edge} does not answer at {address}")
+
+
 async def test_a_host_that_dies_gives_its_address_away_and_loses_what_it_carried(site: Site) -> None:
     both_ready = 'haproxy_server_status{proxy="proxies",server="%s",state="UP"} 1'
     for host in (site.alpha, site.beta):
@@ -315,13 +335,13 @@ async def test_a_host_that_dies_gives_its_address_away_and_loses_what_it_carried
             )
             killed = time.time()
             docker("kill", site.alpha.container)
-            moved = await until_held(site, {site.staying: "beta"})
+            moved = await loop.run_in_executor(None, answers_at, site, site.staying, "beta")
             answered = await asyncio.gather(*plain)
         lost, kept = await streams.exactly_these_are_lost(lambda one: "alpha" in (one.edge, one.proxy))
     assert {*answered} == {"beta/beta"}
     print(
         f"alpha killed: beta took {site.staying} {taken_at(site.beta) - killed:.2f} s after the order, and it answered "
-        f"{moved:.2f} s after docker had done so; {lost} streams lost, {kept} went on"
+        f"after {moved - killed:.2f} s; {lost} streams lost, {kept} went on"
     )
 
 
