@@ -297,7 +297,7 @@ async def until_held(site: Site, wanted: dict[str, str]) -> float:
 
 
 def answers_at(site: Site, address: str, edge: str) -> float:
-    """When this edge host answered at an address first, by TLS, as seconds since 1970; asked again and again from now on."""
+    """When this edge host answered at an address first, by TLS, as seconds since 1970; asked again and again."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         try:
