@@ -25,6 +25,8 @@ else:
 
 ENGINE_GROUP = "engine_hosts"
 PROXY_GROUP = "proxy_hosts"
+EDGE_GROUP = "edge"
+_GROUPS = (ENGINE_GROUP, PROXY_GROUP, EDGE_GROUP)
 FACTS = "__fleet_facts"
 """Where a play has what a host said of itself."""
 
@@ -74,7 +76,7 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
     models = _models(me, renderer(loader, me), unrendered)
     hosts = {
         name: _host(hostvars.raw_get(name), name, groups, loader, unrendered)
-        for name in sorted({*groups.get(ENGINE_GROUP, ()), *groups.get(PROXY_GROUP, ())})
+        for name in sorted({host for group in _GROUPS for host in groups.get(group, ())})
     }
     names = frozenset({*groups, *(host for members in groups.values() for host in members)})
     resolved = contract.Resolved(_patterns(models, groups, names, loader), names)
