@@ -64,7 +64,7 @@ lint: $(VENV)/dev.stamp collections  ## ruff, mypy --strict, yamllint, ansible-l
 
 .PHONY: test
 test: lint  ## Lint and every test that needs no container engine
-	@$(BIN)/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest $(PYTEST_ARGS)
 	@$(MAKE) test-clients
 
 .PHONY: test-clients
