@@ -15,8 +15,6 @@ from tests.parts import echo_image, wheelhouse
 MODEL = "echo"
 HOSTS = ("alpha", "beta", "gamma")
 # A host that is lost is to be noticed in seconds, so that a test need not wait for minutes.
-# Stand-ins for revisions of the weights: the engine reads none, but each replica gets what its release says.
-REVISIONS = {revision: f"/srv/weights/echo@{revision}" for revision in ("one", "two", "three")}
 _IMPATIENT = "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 -o ServerAliveCountMax=2"
 
 
@@ -27,7 +25,6 @@ def echo() -> dict[str, Any]:
         "engine": "echo",
         "image": echo_image.tag(),
         "placement": {"replicas": 6, "gpus": 0},
-        "source": {"path": REVISIONS["one"]},
         "args": {"token_rate": 8, "max_model_len": 4096},
         "rollout": {"min_ready": 4, "canary": 1, "step": 2, "drain_s": 30, "surge": False},
     }
@@ -40,7 +37,6 @@ def site(parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site
         hosts = lab.start(*HOSTS)
         for host in hosts:
             host.load_images([echo_image.tag()])
-            host.run("mkdir", "--parents", *REVISIONS.values())
         fleet = {
             "fleet_name": "rolling",
             "fleet_accelerator": "cpu",
