@@ -11,19 +11,17 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.modelyard.fleet.plugins.filter.edge import FilterModule
 
-from tests.bench.peers.base import Absent
-from tests.bench.peers.debian import Program, program
+from tests.parts.debian import Absent, Program, program
 from tests.tools.role_readmes import ROOT
 
 _FILTERS = {f"modelyard.fleet.{name}": call for name, call in FilterModule().filters().items()}
 ROLE = ROOT / "roles" / "edge"
-_HAPROXY = ("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1")
 
 
 def haproxy() -> Program | None:
     """HAProxy, installed or unpacked from the distribution's packages; None where it cannot be had."""
     try:
-        return program("haproxy", _HAPROXY)
+        return program("haproxy")
     except Absent:
         return None
 
