@@ -83,7 +83,7 @@ class Settings:
         (),
         "MODELYARD_TRUSTED_PROXIES",
         "list",
-        "Networks (10.0.0.0/8) whose X-Forwarded-* headers are passed on; from others they are dropped.",
+        "Networks (10.0.0.0/8) whose X-Forwarded-* headers are believed and passed on; from others they are dropped.",
     )
     admin_key_file: Path | None = _row(  # noqa: RUF009
         None,

@@ -16,7 +16,7 @@ ROOMS = (
     ("catalog", "sizing"),
     ("registry",),
     ("inventory", "releases"),
-    ("importing",),
+    ("importing", "bundle"),
     ("gateway",),
     ("engines", "chaos"),
     ("cli", "__main__"),

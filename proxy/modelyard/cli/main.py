@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     "fit": Entry("modelyard.cli.fit:fit", "Estimate a model's GPU memory, and where it fits."),
     "import": Entry("modelyard.cli.imports:import_", "Write an inventory from what runs already."),
     "export": Entry("modelyard.cli.export:export", "Write a registry as another program's configuration."),
+    "bundle": Entry("modelyard.cli.bundle:bundle", "Take a fleet's needs into a closed network."),
     "drift": Entry("modelyard.cli.drift:drift", "Compare what runs with what is declared."),
     "security": Entry("modelyard.cli.security:security", "Look for weaknesses of hosts and containers."),
     "doctor": Entry("modelyard.cli.doctor:doctor", "Find what is wrong with hosts, GPUs and replicas."),

@@ -115,13 +115,15 @@ def run_playbook(
     *,
     extra: Mapping[str, Any] | None = None,
     limit: str | None = None,
+    check: bool = False,
     progress: Progress = lambda line: None,
     environment: Mapping[str, str] | None = None,
     on_interrupt: Callable[[], bool] = lambda: True,
 ) -> Outcome:
     """Run ``playbooks/<name>.yml`` on an inventory and wait for its end.
 
-    ``extra`` are extra variables, taken literally; ``limit`` is a host pattern; ``progress`` is told what
+    ``extra`` are extra variables, taken literally; ``limit`` is a host pattern; ``check`` is Ansible's
+    check mode; ``progress`` is told what
     goes on. ``environment`` replaces the process's own (tests). ``on_interrupt`` is asked again and again from an
     interrupt on, and says whether Ansible is to be ended; for runs that can end by themselves. ConfigError when it
     cannot even be started.
@@ -146,6 +148,7 @@ def run_playbook(
             playbook=str(playbook),
             inventory=str(inventory),
             limit=limit,
+            cmdline="--check" if check else None,
             quiet=True,
             envvars=ansible_environment(os.environ if environment is None else environment, root),
             settings={"pexpect_timeout": _POLL_S},

@@ -45,10 +45,11 @@ def run_verb(
     *,
     as_json: bool,
     extra: Mapping[str, Any] | None = None,
+    check: bool = False,
 ) -> Outcome:
     """Run a playbook on an inventory with a progress line; ends the command when it cannot be run.
 
-    ``extra`` are extra variables of the playbook.
+    ``extra`` are extra variables of the playbook, ``check`` is Ansible's check mode.
     """
     try:
         root = project_root(Path.cwd(), os.environ)
@@ -60,6 +61,7 @@ def run_verb(
                 root,
                 extra=extra,
                 limit=limit,
+                check=check,
                 progress=lambda line: status.update(f"{name}: {escape(line)}"),
             )
     except ConfigError as exc:

@@ -20,7 +20,7 @@ from modelyard.errors import (
 
 from .answers import error_response
 from .context import Gateway
-from .headers import REQUEST_ID, cross_origin, request_id
+from .headers import REQUEST_ID, client_of, cross_origin, request_id
 from .keys import REQUEST_ID_KEY, SHAPE, STARTED, VISIT
 from .relay import BrokenStreamError
 from .routes import shape_of
@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 def make_guard(gateway: Gateway) -> Middleware:
     """The outermost middleware."""
+    networks = gateway.settings.trusted_networks()
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -40,7 +41,10 @@ def make_guard(gateway: Gateway) -> Middleware:
         identity = request_id(request.headers)
         resource = request.match_info.route.resource
         route = resource.canonical.rstrip("/") or "/" if resource is not None else "none"
-        visit = Visit(identity, request.method, route, request.remote or "", started)
+        client = request.remote or ""
+        if networks:
+            client = client_of(client, request.headers.getall("x-forwarded-for", []), networks)
+        visit = Visit(identity, request.method, route, client, started)
         request[REQUEST_ID_KEY] = identity
         request[SHAPE] = shape_of(request.path)
         request[VISIT] = visit

@@ -160,5 +160,23 @@ def is_trusted(peer: str | None, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks if address.version == network.version)
 
 
+def client_of(peer: str | None, forwarded: Iterable[str], networks: Sequence[Network]) -> str:
+    """The address that a request came from: the connection's, or, where that is one of our own proxies, the last one of
+    ``X-Forwarded-For`` (all its values) that is none of theirs. What clients themselves put before it is never reached.
+    """
+    found = peer or ""
+    if not is_trusted(peer, networks):
+        return found
+    for address in reversed([part.strip() for value in forwarded for part in value.split(",")]):
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            return found
+        found = address
+        if not is_trusted(address, networks):
+            return found
+    return found
+
+
 def _named_by_connection(values: Iterable[str]) -> frozenset[str]:
     return frozenset(name.strip().lower() for value in values for name in value.split(",") if name.strip())

@@ -10,6 +10,7 @@ from modelyard.inventory.capacity import capacity
 from modelyard.inventory.check import check, check_files, locate, merge, named
 from modelyard.inventory.defaults import host_settings, with_defaults
 from modelyard.inventory.hosts import HostView, Resolved, patterns_of, unknown_terms
+from modelyard.inventory.needs import needs
 from modelyard.inventory.problems import Problem
 from modelyard.inventory.schema import fleet_schema, models_schema
 from modelyard.inventory.source import Sources, read_sources
@@ -28,6 +29,7 @@ __all__ = [
     "merge",
     "models_schema",
     "named",
+    "needs",
     "patterns_of",
     "read_sources",
     "unknown_terms",

@@ -54,7 +54,7 @@ def check(
     """What is wrong with rendered models on resolved hosts. Positions come from ``sources`` where they are
     known.
 
-    ``hosts`` holds every host of the groups engine_hosts and proxy_hosts.
+    ``hosts`` holds every host of the groups engine_hosts, proxy_hosts and edge.
     """
     catalog = engines if engines is not None else engine_data()
     problems = [*check_models_shape(models), *check_models(models, catalog)]

@@ -77,6 +77,10 @@ def host_settings(
         out["fleet_weights_dir"] = f"{home}/weights"
     if out["fleet_cache_dir"] is None:
         out["fleet_cache_dir"] = f"{home}/cache"
+    if out["fleet_volumes_dir"] is None:
+        out["fleet_volumes_dir"] = f"{home}/volumes"
+    if out["fleet_weights_address"] is None:
+        out["fleet_weights_address"] = out["fleet_address"]
     if out["fleet_python"] is None:
         out["fleet_python"] = python if local else f"{home}/venv/bin/python"
     state_dir = Path(out["fleet_state_dir"] or ".modelyard").expanduser()

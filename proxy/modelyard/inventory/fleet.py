@@ -41,6 +41,13 @@ def check_setting(name: str, value: Any, engines: Engines) -> Iterator[Problem]:
                 )
     elif name == "fleet_proxy_addresses":
         yield from _networks((name,), value)
+    elif name == "fleet_edge_address" and (not is_address(value) or is_wildcard(value)):
+        yield Problem(
+            "bad-address",
+            f"{value!r} is no IP address of one host.",
+            (name,),
+            "Write the address that the host has on the network of the proxies.",
+        )
     elif name == "fleet_engine_access":
         for group, addresses in mapping(value).items():
             yield from _networks((name, str(group)), addresses)

@@ -9,10 +9,16 @@ from modelyard.inventory.adoption import check_adoption, needs_pin
 from modelyard.inventory.defaults import needs_weights
 from modelyard.inventory.problems import KeyPath, Problem, nearest
 from modelyard.inventory.rollouts import check_rollout
-from modelyard.inventory.schema import label
+from modelyard.inventory.schema import label, models_schema
 from modelyard.inventory.source import Templated, is_known, mapping
 
 Engines = Mapping[str, Mapping[str, Any]]
+
+_WHY = {
+    "hub": "the commit to fetch (40 hexadecimal digits), so that every host gets the same weights",
+    "url": "the checksum of the file (64 hexadecimal digits), so that it can be trusted",
+    "listed": "the checksum of its file SHA256SUMS (made by sha256sum), or checksums with that of each file",
+}
 
 
 def check_models(models: Any, engines: Engines) -> Iterator[Problem]:
@@ -142,7 +148,8 @@ def _source(at: int, model: Mapping[str, Any], name: str, engines: Engines) -> I
     if isinstance(source, Templated):
         return
     given = mapping(source)
-    kinds = [kind for kind in ("hub", "path", "url") if kind in given]
+    known = models_schema()["items"]["properties"]["source"]["properties"]
+    kinds = [kind for kind, rule in known.items() if "x-pin" in rule and kind in given]
     if engine is not None and not needs_weights(engine):
         if kinds:
             yield Problem(
@@ -158,7 +165,8 @@ def _source(at: int, model: Mapping[str, Any], name: str, engines: Engines) -> I
             "source-missing",
             "says nowhere where the weights come from.",
             path,
-            "Give source.hub with a revision, source.path, or source.url with its sha256.",
+            "Give source.hub with a revision, source.path, source.url with its sha256, or one of the others: "
+            f"{', '.join(kind for kind, rule in known.items() if 'x-pin' in rule)}.",
             model=name,
         )
     if len(kinds) > 1:
@@ -166,30 +174,36 @@ def _source(at: int, model: Mapping[str, Any], name: str, engines: Engines) -> I
             "source-ambiguous",
             f"{' and '.join(kinds)} are given, but weights come from one place.",
             path,
-            "Keep exactly one of hub, path and url.",
+            "Keep exactly one of them.",
             model=name,
         )
         return
-    for kind, pin, why in (
-        (
-            "hub",
-            "revision",
-            "the commit to fetch (40 hexadecimal digits), so that every host gets the same weights",
-        ),
-        ("url", "sha256", "the checksum of the file (64 hexadecimal digits), so that it can be trusted"),
-    ):
-        if kinds == [kind] and pin not in given and needs_pin(model):
-            yield Problem(
-                f"{pin}-missing",
-                f"{kind} needs {pin} beside it.",
-                (*path, pin),
-                f"Add {pin}: {why}.",
-                model=name,
-            )
-        if kinds and kinds != [kind] and pin in given:
+    if not kinds:
+        return
+    (kind,) = kinds
+    needed = known[kind]["x-pin"]
+    listed = bool(known[kind].get("x-listed"))
+    if needed and needed not in given and not (listed and "checksums" in given) and needs_pin(model):
+        yield Problem(
+            f"{needed}-missing",
+            f"{kind} needs {needed} beside it.",
+            (*path, needed),
+            f"Add {needed}: {_WHY['listed' if listed else kind]}.",
+            model=name,
+        )
+    if listed and needed in given and "checksums" in given:
+        yield Problem(
+            "checksums-twice",
+            f"{needed} and checksums are given, but either is enough.",
+            (*path, "checksums"),
+            f"Keep {needed} where {kind} has a file SHA256SUMS, else checksums.",
+            model=name,
+        )
+    for pin in ("revision", "sha256", "checksums"):
+        if pin in given and pin != needed and not (pin == "checksums" and listed):
             yield Problem(
                 f"{pin}-unused",
-                f"{pin} belongs to {kind}, and the source is {kinds[0]}.",
+                f"{pin} is nothing that {kind} has.",
                 (*path, pin),
                 f"Remove {pin}.",
                 model=name,

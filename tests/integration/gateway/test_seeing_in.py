@@ -158,6 +158,23 @@ async def test_every_request_is_one_line_and_says_what_it_cost(
     assert (cut["status"], cut["error"]) == (200, "upstream_broken")
 
 
+async def test_behind_our_own_proxy_a_line_names_whom_that_serves_and_otherwise_the_connection(
+    engines: Engines, start_proxy: StartProxy, tmp_path: Path
+) -> None:
+    (engine,) = await engines(1)
+    heads = {"X-Forwarded-For": "192.0.2.66, 198.51.100.7"}
+    for trusted, client in ((("127.0.0.0/8",), "198.51.100.7"), ((), "127.0.0.1")):
+        path = tmp_path / f"{len(trusted)}.log"
+        proxy = await start_proxy(
+            document(1, m=[at(engine, "a")]), access_log_file=path, trusted_proxies=trusted
+        )
+        # by the lane, and by aiohttp
+        await proxy.post("/v1/completions", {"model": "m", "prompt": "x"}, headers=heads)
+        await proxy.get("/v1/models", headers=heads)
+        await until(lambda path=path: len(lines(path)) == 2, "both lines")  # type: ignore[misc]
+        assert [line["client"] for line in lines(path)] == [client] * 2
+
+
 async def test_the_log_survives_rotation_and_loses_no_line_at_the_end(
     engines: Engines, start_proxy: StartProxy, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,9 @@ class Weights:
         return found
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Iterator[Weights]:
-    """A running server of an empty directory."""
-    root = tmp_path / "served"
-    root.mkdir()
+@contextmanager
+def serve_weights(root: Path) -> Iterator[Weights]:
+    """A server of a directory that runs until the block ends."""
     command = [sys.executable, str(SERVER), str(root), "/dev/stdout", "--token", TOKEN]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         try:
@@ -43,3 +42,12 @@ def weights(tmp_path: Path) -> Iterator[Weights]:
             yield Weights(root, f"http://127.0.0.1:{port}")
         finally:
             process.kill()
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Iterator[Weights]:
+    """A running server of an empty directory."""
+    root = tmp_path / "served"
+    root.mkdir()
+    with serve_weights(root) as running:
+        yield running

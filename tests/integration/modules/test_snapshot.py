@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -29,7 +28,7 @@ def options(**changed: Any) -> snapshot.Options:
         "offline": False,
         "reserve": 0,
         "hub_endpoint": "http://127.0.0.1:9",
-        "hub_python": sys.executable,
+        "hub_python": "",
         "token": None,
         "timeout_s": 10.0,
     }

@@ -27,7 +27,9 @@ def test_every_section_is_a_command() -> None:
 @pytest.mark.parametrize("name", PRESENT)
 def test_every_option_is_explained(name: str) -> None:
     text = section(name)
-    for parameter in load(name).params:
+    command = load(name)
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    for parameter in [*command.params, *(one for each in below for one in each.params)]:
         if isinstance(parameter, click.Argument):
             assert (parameter.metavar or parameter.name or "").upper() in text
             continue

@@ -8,7 +8,7 @@ from multidict import CIMultiDict
 
 from modelyard.errors import ConfigError
 from modelyard.gateway.admin_key import AdminKey, read_admin_key, weakness
-from modelyard.gateway.headers import is_trusted, request_id, to_client, to_upstream
+from modelyard.gateway.headers import client_of, is_trusted, request_id, to_client, to_upstream
 
 
 def test_hop_by_hop_headers_stay_on_their_hop() -> None:
@@ -131,3 +131,26 @@ def test_a_good_key() -> None:
 def test_a_missing_key_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         read_admin_key(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        # nobody's word counts but that of our own proxies
+        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),
+        (None, ["198.51.100.1"], ""),
+        ("10.1.1.1", [], "10.1.1.1"),
+        ("10.1.1.1", ["198.51.100.1"], "198.51.100.1"),
+        # what stands before it is what that client said
+        ("10.1.1.1", ["192.0.2.66, 198.51.100.1"], "198.51.100.1"),
+        ("10.1.1.1", ["192.0.2.66", "198.51.100.1, 10.1.1.2"], "198.51.100.1"),
+        ("10.1.1.1", ["10.1.1.3, 10.1.1.2"], "10.1.1.3"),
+        ("10.1.1.1", ["192.0.2.66, unknown"], "10.1.1.1"),
+        ("fd00::1", ["2001:db8::7"], "2001:db8::7"),
+    ],
+)
+def test_the_client_is_who_the_nearest_of_our_proxies_says(
+    peer: str | None, forwarded: list[str], client: str
+) -> None:
+    networks = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
+    assert client_of(peer, forwarded, networks) == client

@@ -27,6 +27,7 @@ def _options(role: Path) -> dict[str, Any]:
 def test_there_are_roles() -> None:
     assert [role.name for role in ROLES] == [
         "container_runtime",
+        "edge",
         "endpoint_registry",
         "gpu_driver",
         "host_hardening",

@@ -38,7 +38,8 @@ class Template:
 
     ``prefix`` and ``suffix`` are the head before and after the digits of its content length. ``upstream`` are
     the lines that an engine gets, without request id and length, and ``told`` those that the client gets for
-    its origin. ``parent`` is the span that the client names, where traces are wanted; ``upstream`` then lacks it.
+    its origin. ``forwarded`` is what a client that is believed says of whom it asks for. ``parent`` is the span
+    that the client names, where traces are wanted; ``upstream`` then lacks it.
     """
 
     prefix: bytes
@@ -50,6 +51,7 @@ class Template:
     request_id: str | None
     session: str | None
     parent: Parent | None
+    forwarded: tuple[str, ...] = ()
     _begun: dict[str, tuple[Target, bytes]] = field(default_factory=dict)
 
     def begun_for(self, url: str) -> tuple[Target, bytes]:
@@ -135,6 +137,7 @@ def template_of(
         request_id=given_id(headers),
         session=headers.get(SESSION),
         parent=parent,
+        forwarded=tuple(headers.getall("x-forwarded-for", ())) if trusted else (),
     )
 
 

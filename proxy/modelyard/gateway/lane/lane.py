@@ -11,7 +11,7 @@ from modelyard.registry.model import DEFAULT_MODEL_NAMES, Model, Registry
 from ..context import Gateway
 from ..dialects.limits import limits_apply
 from ..fallbacks import fallback_chain
-from ..headers import is_trusted
+from ..headers import client_of, is_trusted
 from ..wire.deadlines import Sweeper
 from ..wire.pool import ConnectionPool
 from .answers import Stamp
@@ -77,6 +77,10 @@ class Lane:
             origins=self._origins,
             traced=self.gateway.tracing is not None,
         )
+
+    def client_of(self, template: Template, peer: str | None) -> str:
+        """The address that a request with this head came from."""
+        return client_of(peer, template.forwarded, self._networks) if template.forwarded else peer or ""
 
     def model_of(self, name: str) -> Model | None:
         """The model that a client calls ``name``, when a request for it may be the lane's: it is for everyone,

@@ -290,7 +290,8 @@ class LaneProtocol(asyncio.Protocol):
         begun, self._begun = self._begun, 0.0
         if begun and self._template is not None:
             route = self._template.route
-            visit = Visit(identity, route.method, route.path, self.peer or "", begun)
+            client = self._lane.client_of(self._template, self.peer)
+            visit = Visit(identity, route.method, route.path, client, begun)
             visit.error = code
             self._lane.gateway.ended(visit, status)
 

@@ -105,7 +105,8 @@ class Run:
         self.request_id = template.request_id or lane.new_id()
         now = time.perf_counter()
         route = template.route
-        self._visit = Visit(self.request_id, route.method, route.path, protocol.peer or "", started or now)
+        client = lane.client_of(template, protocol.peer)
+        self._visit = Visit(self.request_id, route.method, route.path, client, started or now)
         self._visit.arrived = now
         tracing = lane.gateway.tracing
         if tracing is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.modelyard.fleet.plugins.module_utils.planner import drains
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner import drains, launch
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.facts import Seen, see
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.plan import make_plan, redacted_plan
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.registry_model import proxy_entry
@@ -20,6 +20,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types impo
     Model,
     Source,
 )
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS, kinds_in, pin_of
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import table, write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import FACTS, Wish, read_wish
@@ -100,6 +101,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "ok": not plan["problems"],
             "state_dir": str(wish.state_dir),
             "launches": _launches(wish, entries),
+            "weights": _weights_names(
+                [*(entry["source"] for entry in entries), *map(_declared, wish.declared)]
+            ),
             "holds": list(wish.in_force.held),
             "ended_holds": sorted(wish.in_force.ended),
         }
@@ -329,8 +333,18 @@ def _adoptions(data: Mapping[str, Any]) -> tuple[Adoption, ...]:
     )
 
 
+def _declared(model: Mapping[str, Any]) -> Any:
+    return model.get("source")
+
+
+def _weights_names(sources: Iterable[Any]) -> list[str]:
+    """Names of the directories that these sources have on every host."""
+    return sorted({name for source in sources if (name := launch.weights_name(_source(source)))})
+
+
 def _source(data: Mapping[str, Any] | None) -> Source | None:
-    for kind, pin in (("hub", "revision"), ("path", None), ("url", "sha256")):
-        if data and kind in data:
-            return Source(kind, data[kind], data.get(pin) if pin else None)
+    for key in kinds_in(data or {}):
+        kind, given = KINDS[key], data or {}
+        checksums = dict(given.get("checksums") or {}) if kind.listed else {}
+        return Source(key, given[key], pin_of(kind, given), tuple(sorted(checksums.items())))
     return None

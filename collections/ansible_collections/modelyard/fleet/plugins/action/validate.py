@@ -35,7 +35,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "problems": [problem.as_dict() | {"text": str(problem)} for problem in wish.problems],
                     "models": len(wish.models),
                     "hosts": len(wish.hosts),
-                    **({} if problems else {"capacity": wish.capacity()}),
+                    **({} if problems else {"capacity": wish.capacity(), "needs": wish.needs()}),
                 },
             )
         result["changed"] = False

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.modelyard.fleet.plugins.module_utils import rolling, wiring
+from ansible_collections.modelyard.fleet.plugins.module_utils import rolling, sweeping, weights_share, wiring
 from ansible_collections.modelyard.fleet.plugins.module_utils.doctor import gpus
 
 DOCUMENTATION = r"""
@@ -15,6 +15,22 @@ description: See the functions of module_utils/wiring.py.
 """
 
 
+def weights_shares(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> dict[str, Any]:
+    """``offers`` of those hosts that made one, and ``shares``: who fetches what, and who copies from whom."""
+    offers = {
+        host: dict(offer)
+        for host in hosts
+        if (offer := hostvars[host].get("__model_weights_offer")) is not None
+    }
+    return {"offers": offers, "shares": weights_share.shares(offers)}
+
+
+def weights_listing(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> dict[str, Any]:
+    """What the hosts that looked (``__weights_sweep``) could remove together, and the value that confirms it."""
+    looks = {host: dict(look) for host in hosts if (look := hostvars[host].get("__weights_sweep"))}
+    return sweeping.listing({host: look["found"] for host, look in looks.items() if "found" in look})
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -22,6 +38,12 @@ class FilterModule:
         """Filters by name."""
         return {
             "weights_items": wiring.weights_items,
+            "weights_shares": weights_shares,
+            "weights_in_use": wiring.weights_in_use,
+            "weights_listing": weights_listing,
+            "weights_peer": weights_share.peer,
+            "weights_rate": weights_share.rate,
+            "weights_sizes": weights_share.sizes,
             "to_run": wiring.to_run,
             "holders": wiring.holders,
             "gpus_expected": gpus.expected,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import shutil
@@ -83,11 +84,16 @@ def get_json(url: str, token: str | None, timeout_s: float) -> tuple[Any, str | 
     return document, following
 
 
-def _receive(url: str, partial: Path, timeout_s: float, reserve: int) -> None:
+def _receive(
+    url: str, partial: Path, timeout_s: float, reserve: int, expect: Callable[[int], None], token: str | None
+) -> None:
     """One attempt: append what is missing, or start again when the server does not know ranges."""
     have = partial.stat().st_size if partial.exists() else 0
     # identity: a range of compressed bytes would be a range of something else
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310
+    if token:
+        # not sent on to where a redirect leads
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     if have:
         request.add_header("Range", f"bytes={have}-")
     with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
@@ -96,6 +102,7 @@ def _receive(url: str, partial: Path, timeout_s: float, reserve: int) -> None:
             raise WeightsError(f"{without_userinfo(url)} answered with another range than asked for")
         length = response.headers.get("Content-Length")
         if length is not None:
+            expect(int(length) + (have if resumed else 0))
             require_space(
                 partial.parent, int(length) - (0 if resumed else have), reserve, without_userinfo(url)
             )
@@ -114,18 +121,20 @@ def download(
     timeout_s: float,
     reserve: int,
     sleep: Callable[[float], None] = time.sleep,
+    expect: Callable[[int], None] = lambda total: None,
+    token: str | None = None,
 ) -> None:
     """Bring ``partial`` to the whole file, going on where an earlier attempt stopped.
 
-    A dropped connection is tried again, ``ATTEMPTS`` times without progress. The caller checks the hash. Raises
-    ``WeightsError``.
+    A dropped connection is tried again, ``ATTEMPTS`` times without progress. The caller checks the hash. ``expect`` is
+    told how many bytes the whole file has, where the server says so. Raises ``WeightsError``, ``OSError`` for a full disk.
     """
     check_url(url)
     failures = 0
     while True:
         before = partial.stat().st_size if partial.exists() else 0
         try:
-            _receive(url, partial, timeout_s, reserve)
+            _receive(url, partial, timeout_s, reserve, expect, token)
             return
         except urllib.error.HTTPError as error:
             if error.code == 416:
@@ -134,6 +143,8 @@ def download(
                 raise WeightsError(f"{without_userinfo(url)} answered {error.code} {error.reason}") from error
             reason: Exception = error
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # trying again fills no disk less
             reason = error
         after = partial.stat().st_size if partial.exists() else 0
         failures = 0 if after > before else failures + 1

@@ -1,7 +1,9 @@
 """Fetch one pinned revision of a model from a Hugging Face hub, and check that all of it arrived.
 
-``huggingface_hub`` moves the bytes (resuming, many files at once). What must arrive is asked of the hub
-itself, because ``snapshot_download`` may return a half-filled folder when the hub does not answer.
+What must arrive is asked of the hub itself: size and hash of each file. The bytes come file by file, a few at once, each
+going on where an earlier run stopped. Or ``huggingface_hub`` moves them: it knows the hub's faster protocols, but begins
+anew each file that a killed run had not finished (its partial files have new names each time), and may return a
+half-filled folder.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import os
 import shutil
 import subprocess
 import urllib.parse
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import get_json, require_space
+from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import download, get_json, require_space
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import BLOCK, WeightsError, sha256_of
 
 # Ends with its parent, so that a run that was killed leaves nothing that goes on writing.
@@ -26,6 +30,9 @@ ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 from huggingface_hub import snapshot_download
 snapshot_download(**json.load(sys.stdin))
 """
+
+AT_ONCE = 4
+"""Files that are downloaded at the same time."""
 
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -98,12 +105,12 @@ def faults(directory: Path, files: list[HubFile]) -> dict[str, str]:
 
 
 def missing_bytes(directory: Path, files: list[HubFile]) -> int:
-    """Bytes still to be downloaded into ``directory``; what lies there in part counts as missing."""
+    """Bytes still to be downloaded into ``directory``."""
     present = 0
     for file in files:
         path = directory / file.path
-        if path.is_file() and path.stat().st_size == file.size:
-            present += file.size
+        if path.is_file():
+            present += min(file.size, path.stat().st_size)
     return sum(file.size for file in files) - present
 
 
@@ -132,34 +139,78 @@ def _run_library(python: str, environment: dict[str, str], options: dict[str, An
     return last
 
 
-def fetch(
-    directory: Path,
-    repository: str,
-    revision: str,
-    endpoint: str,
-    token: str | None,
-    reserve: int,
-    timeout_s: float,
-    python: str,
+@dataclass(frozen=True)
+class Hub:
+    """How a hub is reached. ``python``: one that has ``huggingface_hub``, to let that move the bytes; empty for none."""
+
+    endpoint: str
+    token: str | None
+    timeout_s: float
+    python: str = ""
+
+
+def _download(directory: Path, repository: str, revision: str, hub: Hub, reserve: int, file: HubFile) -> None:
+    """Bring one file, and check it; one that was begun earlier and ends wrong is fetched once more from the start."""
+    path = directory / file.path
+    if ".." in Path(file.path).parts or Path(file.path).is_absolute():
+        raise WeightsError(
+            f"{repository}: {file.path!r} lies outside of the directory of the weights: refused"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    url = f"{hub.endpoint.rstrip('/')}/{repository}/resolve/{revision}/{urllib.parse.quote(file.path)}"
+    for _ in range(2):
+        if path.is_file() and path.stat().st_size > file.size:
+            path.unlink()
+        resumed = path.is_file()
+        if not resumed or path.stat().st_size < file.size:
+            download(url, path, hub.timeout_s, reserve, token=hub.token)
+        wrong = faults(directory, [file])
+        if not wrong:
+            return
+        path.unlink(missing_ok=True)
+        if not resumed:
+            break
+    raise WeightsError(
+        f"{repository} at {revision}: {file.path} {wrong[file.path]}: it was damaged on the way or at the hub. Run again "
+        "to download it anew"
+    )
+
+
+def _download_all(
+    directory: Path, repository: str, revision: str, hub: Hub, reserve: int, files: list[HubFile]
 ) -> None:
-    """Download the revision into ``directory``, or raise ``WeightsError``; what arrived is kept for next time."""
-    files = list_files(endpoint, repository, revision, token, timeout_s)
-    require_space(directory, missing_bytes(directory, files), reserve, repository)
+    wanted = {file.path for file in files}
+    for stray in [path for path in directory.rglob("*") if path.is_file()]:
+        if stray.relative_to(directory).as_posix() not in wanted:
+            stray.unlink()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = [pool.submit(_download, directory, repository, revision, hub, reserve, file) for file in files]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _let_library(directory: Path, repository: str, revision: str, hub: Hub, files: list[HubFile]) -> None:
+    for left in (directory / ".cache").rglob("*.incomplete"):
+        left.unlink()  # the library never goes on with them
     said = _run_library(
-        python,
+        hub.python,
         {**os.environ, **_ENVIRONMENT, "HF_HOME": str(directory.parent / f"{directory.name}.hub")},
         {
             "repo_id": repository,
             "revision": revision,
             "local_dir": str(directory),
-            "endpoint": endpoint,
-            "token": token or False,
-            "etag_timeout": timeout_s,
+            "endpoint": hub.endpoint,
+            "token": hub.token or False,
+            "etag_timeout": hub.timeout_s,
         },
     )
     if said:
         raise WeightsError(
-            f"{repository} at {revision}: {said}. What arrived is kept; the next run goes on from there"
+            f"{repository} at {revision}: {said}. Files that arrived whole are kept for the next run"
         )
     wrong = faults(directory, files)
     for name in wrong:
@@ -169,3 +220,26 @@ def fetch(
         raise WeightsError(f"{repository} at {revision}: {listing}. Run again to download these anew")
     shutil.rmtree(directory / ".cache", ignore_errors=True)
     shutil.rmtree(directory.parent / f"{directory.name}.hub", ignore_errors=True)
+
+
+def fetch(
+    directory: Path,
+    repository: str,
+    revision: str,
+    hub: Hub,
+    reserve: int,
+    expect: Callable[[int], None] = lambda total: None,
+) -> dict[str, str]:
+    """Download the revision into ``directory``, or raise ``WeightsError``; what arrived is kept for next time.
+
+    ``expect`` is told how many bytes there will be. Gives the SHA-256 of the files that it has hashed. Raises ``OSError``
+    for a full disk.
+    """
+    files = list_files(hub.endpoint, repository, revision, hub.token, hub.timeout_s)
+    expect(sum(file.size for file in files))
+    require_space(directory, missing_bytes(directory, files), reserve, repository)
+    if hub.python:
+        _let_library(directory, repository, revision, hub, files)
+    else:
+        _download_all(directory, repository, revision, hub, reserve, files)
+    return {file.path: file.sha256 for file in files if file.sha256}

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ BLOCK = 1 << 20
 
 class WeightsError(Exception):
     """Something about a model's weights that the operator must know; the text says what to do."""
+
+
+class UnreachedError(WeightsError):
+    """Another host, from which weights were to be copied, could not be reached at all."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +66,34 @@ def files_under(directory: Path) -> list[Path]:
     return [path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != MANIFEST]
 
 
-def make_manifest(directory: Path, model: str, source: dict[str, str]) -> Manifest:
-    """Read and hash everything below ``directory``."""
-    entries = tuple(
-        Entry(path.relative_to(directory).as_posix(), path.stat().st_size, sha256_of(path))
-        for path in files_under(directory)
-    )
-    return Manifest(model, source, entries)
+def make_manifest(
+    directory: Path, model: str, source: dict[str, str], known: Mapping[str, str] | None = None
+) -> Manifest:
+    """Read and hash everything below ``directory``; ``known`` are the SHA-256 by path of what has just been hashed."""
+    hashed = known or {}
+    entries = []
+    for path in files_under(directory):
+        name = path.relative_to(directory).as_posix()
+        entries.append(Entry(name, path.stat().st_size, hashed.get(name) or sha256_of(path)))
+    return Manifest(model, source, tuple(entries))
 
 
-def write_manifest(directory: Path, manifest: Manifest, owner: int, group: int) -> None:
-    """Write the manifest, atomically; readable by everyone, like the weights."""
+def write_manifest(
+    directory: Path,
+    manifest: Manifest,
+    owner: int,
+    group: int,
+    seal: Mapping[str, Sequence[int]] | None = None,
+) -> None:
+    """Write the manifest, atomically; readable by everyone, like the weights. ``seal``: see ``sealing``."""
     document: dict[str, Any] = {
         "version": 1,
         "model": manifest.model,
         "source": manifest.source,
         "files": [vars(entry) for entry in manifest.files],
     }
+    if seal is not None:
+        document["seal"] = {path: list(stamp) for path, stamp in seal.items()}
     text = json.dumps(document, indent=1, sort_keys=True) + "\n"
     write_atomically(directory / MANIFEST, text.encode(), 0o644, owner, group)
 
@@ -90,6 +106,15 @@ def read_manifest(directory: Path) -> Manifest | None:
         return Manifest(document["model"], dict(document["source"]), entries)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def read_seal(directory: Path) -> dict[str, list[int]]:
+    """What the manifest notes of the files as they were when they were hashed last; empty when it does not."""
+    try:
+        document = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        return {str(path): [int(part) for part in found] for path, found in document["seal"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def damaged(directory: Path, manifest: Manifest, full: bool) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import xmlrpc.client
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,9 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import 
 )
 
 RUNNING = ("RUNNING", "STARTING")
+# what supervisord answers: BAD_NAME and NOT_RUNNING; and that it cannot give up a program that has not ended
+_NOTHING_THERE = (10, 70)
+_STILL_RUNNING = 91
 STOP_SLACK_S = 30
 """Seconds beyond its grace that supervisord has to stop a program."""
 
@@ -100,14 +104,38 @@ def states(supervisor: Supervisor, running: bool) -> dict[str, str]:
 
 
 def _forget(supervisor: Supervisor, name: str, timeout_s: float) -> None:
-    """Stop a program and take it out of supervisord's memory; fine when it is not there."""
-    for method, arguments in (("stopProcess", (name, True)), ("removeProcessGroup", (name,))):
-        try:
-            supervisor.call(method, *arguments, timeout_s=timeout_s)
-        except xmlrpc.client.Fault as fault:
-            # 10 BAD_NAME, 70 NOT_RUNNING: just what we want
-            if fault.faultCode not in (10, 70):
-                raise SupervisorError(f"{name}: {fault.faultString}") from fault
+    """Stop a program and take it out of supervisord's memory; fine when it is not there.
+
+    One that a run asked to stop before it was killed is stopping still: supervisord says that it does not run, and yet
+    gives it up only once it has ended.
+    """
+    end = time.monotonic() + timeout_s
+    _told(supervisor, name, timeout_s, "stopProcess", name, True)
+    while _told(supervisor, name, timeout_s, "removeProcessGroup", name, fine=(_STILL_RUNNING,)):
+        if time.monotonic() >= end:
+            raise SupervisorError(f"{name}: it was told to stop, and runs on after {timeout_s:g} s")
+        time.sleep(0.1)
+
+
+def _told(
+    supervisor: Supervisor,
+    name: str,
+    timeout_s: float,
+    method: str,
+    *arguments: Any,
+    fine: tuple[int, ...] = (),
+) -> bool:
+    """Call a method of supervisord; whether it answered with one of the faults ``fine``. Other faults are raised, but for
+    those that say that nothing runs there, which is just what we want.
+    """
+    try:
+        supervisor.call(method, *arguments, timeout_s=timeout_s)
+    except xmlrpc.client.Fault as fault:
+        if fault.faultCode in fine:
+            return True
+        if fault.faultCode not in _NOTHING_THERE:
+            raise SupervisorError(f"{name}: {fault.faultString}") from fault
+    return False
 
 
 def _stop_all(stops: dict[str, int], stop: Callable[[str, int], object]) -> dict[str, str]:

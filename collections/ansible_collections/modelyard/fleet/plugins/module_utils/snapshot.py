@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.modelyard.fleet.plugins.module_utils import hub
+from ansible_collections.modelyard.fleet.plugins.module_utils import hub, listed, peer, s3, sealing
 from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import (
     check_url,
     content_length,
@@ -43,6 +46,12 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     write_manifest,
     wrongly_owned,
 )
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import (
+    KINDS,
+    kinds_in,
+    list_text,
+    pin_of,
+)
 from ansible_collections.modelyard.fleet.plugins.module_utils.unpack import archive_kind, unpack
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -60,11 +69,21 @@ class Options:
     hub_python: str
     token: str | None
     timeout_s: float
+    changed: bool = False
+    store: s3.Store = field(default_factory=lambda: s3.Store("https://s3.amazonaws.com", "us-east-1"))
+    peer: Mapping[str, Any] | None = None
+    clock: Any = time.monotonic
+    sleep: Any = time.sleep
+
+    @property
+    def access(self) -> listed.Access:
+        """How places that list their files are reached."""
+        return listed.Access(self.timeout_s, self.reserve, self.store)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One model's weights: where from, where to, whose."""
+    """One model's weights: where from, where to, whose. ``listing`` are checksums that the inventory has itself."""
 
     model: str
     kind: str
@@ -72,13 +91,27 @@ class Snapshot:
     destination: Path
     owner: int
     group: int
+    listing: str | None = None
+
+    @property
+    def pin(self) -> str:
+        """What fixes the content; empty where nothing does."""
+        return self.source.get(KINDS[self.kind].pin, "")
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the engine reads files that somebody else put there."""
+        return KINDS[self.kind].in_place
 
     @property
     def origin(self) -> str:
         """The source in words, fit for a message (no credentials)."""
+        if self.in_place:
+            return str(self.destination)
+        value = self.source[self.kind]
         if self.kind == "hub":
-            return f"{self.source['hub']} at {self.source['revision'][:12]}"
-        return without_userinfo(self.source["url"]) if self.kind == "url" else self.source["path"]
+            return f"{value} at {self.pin[:12]}"
+        return without_userinfo(value) if "://" in value and self.kind != "s3" else value
 
 
 @dataclass
@@ -90,35 +123,50 @@ class Finding:
     damaged: dict[str, str] = field(default_factory=dict)
     manifest: Manifest | None = None
     bytes: int = 0
+    stamps: sealing.Stamps | None = None
+    """What may be noted in the seal; None when it is there already, or nothing was hashed."""
+    hashed: int = 0
 
 
 def parse(item: dict[str, Any]) -> Snapshot:
     """Check one item of the module's list. Raises ``WeightsError`` that names the model."""
     model = item["model"]
-    source = {key: str(value) for key, value in item["source"].items() if value is not None}
-    kinds = [kind for kind in ("path", "hub", "url") if kind in source]
+    given = {key: value for key, value in item["source"].items() if value is not None}
+    kinds = kinds_in(given)
     if len(kinds) != 1:
-        raise WeightsError(f"{model}: the source must be exactly one of path, hub and url")
-    kind = kinds[0]
-    if kind == "hub" and not _COMMIT.fullmatch(source.get("revision", "")):
+        raise WeightsError(f"{model}: the source must be exactly one of {', '.join(KINDS)}")
+    kind = KINDS[kinds[0]]
+    source = {kind.key: str(given[kind.key])}
+    listing = None
+    if kind.pin:
+        source[kind.pin] = (pin_of(kind, given) or "").lower()
+    if kind.key == "hub" and not _COMMIT.fullmatch(source["revision"]):
         raise WeightsError(
             f"{model}: a hub source needs a revision of 40 hex digits (a commit, not a branch or tag)"
         )
-    if kind == "url":
-        check_url(source["url"])
-        source["sha256"] = source.get("sha256", "").lower()
-        if not _SHA256.fullmatch(source["sha256"]):
-            raise WeightsError(f"{model}: a url source needs its sha256, 64 hex digits")
-    destination = Path(source["path"] if kind == "path" else item["destination"] or "")
+    if kind.key in ("url", "files"):
+        check_url(source[kind.key])
+    if kind.key == "s3":
+        s3.split(source["s3"])
+    if kind.pin == "sha256" and not _SHA256.fullmatch(source["sha256"]):
+        more = " (of its SHA256SUMS), or checksums" if kind.listed else ""
+        raise WeightsError(f"{model}: a {kind.key} source needs its sha256, 64 hex digits{more}")
+    if kind.listed and given.get("checksums"):
+        listing = list_text(given["checksums"])
+        listed.parse_list(listing, f"{model}: source.checksums")
+    destination = Path(source["path"] if kind.key == "path" else item["destination"] or "")
     if not destination.is_absolute():
         raise WeightsError(f"{model}: {str(destination)!r} is no absolute path")
-    return Snapshot(model, kind, source, destination, int(item["owner"]), int(item["group"]))
+    return Snapshot(model, kind.key, source, destination, int(item["owner"]), int(item["group"]), listing)
 
 
-def look(snapshot: Snapshot, full: bool) -> Finding:
-    """What is missing for this snapshot; reads only. Raises ``WeightsError`` for what cannot be mended."""
+def look(snapshot: Snapshot, full: bool, changed: bool = False) -> Finding:
+    """What is missing for this snapshot; reads only. Raises ``WeightsError`` for what cannot be mended.
+
+    Sizes are compared; with ``changed`` what the seal does not vouch for is hashed, with ``full`` everything.
+    """
     place = snapshot.destination
-    if snapshot.kind == "path":
+    if snapshot.in_place:
         return _look_at_path(snapshot)
     if not place.exists():
         return Finding(fetch="is not there yet")
@@ -134,30 +182,47 @@ def look(snapshot: Snapshot, full: bool) -> Finding:
         return Finding(fetch="has no usable manifest")
     if manifest.source != snapshot.source:
         return Finding(fetch="holds another source or revision", manifest=manifest)
-    wrong = damaged(place, manifest, full)
+    noted: sealing.Stamps | None = None
+    hashed = 0
+    if full or changed:
+        wrong, noted, hashed = sealing.examine(place, manifest, full)
+    else:
+        wrong = damaged(place, manifest, full=False)
     if wrong:
         text = "; ".join(f"{name} {reason}" for name, reason in sorted(wrong.items()))
-        return Finding(fetch=f"is damaged: {text}", damaged=wrong, manifest=manifest)
+        return Finding(fetch=f"is damaged: {text}", damaged=wrong, manifest=manifest, hashed=hashed)
     own = wrongly_owned(place, snapshot.owner, snapshot.group)
-    return Finding(own=len(own), manifest=manifest, bytes=manifest.size)
+    return Finding(
+        own=len(own), manifest=manifest, bytes=manifest.size, stamps=noted if hashed else None, hashed=hashed
+    )
 
 
 def _look_at_path(snapshot: Snapshot) -> Finding:
     place = snapshot.destination
     if not place.exists():
         raise WeightsError(
-            f"{snapshot.model}: {place} does not exist on this host (source.path is never fetched)"
+            f"{snapshot.model}: {place} does not exist on this host (source.{snapshot.kind} is never fetched)"
         )
     files = [place] if place.is_file() else files_under(place)
     if not files:
         raise WeightsError(f"{snapshot.model}: {place} is an empty directory")
     uid = os.geteuid() if snapshot.owner == UNCHANGED else snapshot.owner
     gid = os.getegid() if snapshot.group == UNCHANGED else snapshot.group
+    if snapshot.kind == "custom" and snapshot.owner != UNCHANGED:
+        strangers = wrongly_owned(place, uid, UNCHANGED)
+        if strangers:
+            one = strangers[0]
+            raise WeightsError(
+                f"{snapshot.model}: {one} belongs to uid {one.lstat().st_uid} and not to {uid}, which the engine "
+                f"runs as ({len(strangers)} files and directories do). Custom weights must be the engine's own: "
+                f"chown -R {uid}:{gid} {place}"
+            )
     reason = unreadable_reason(place, uid, gid)
     if reason is not None:
         raise WeightsError(
             f"{snapshot.model}: {reason} by uid {uid}, gid {gid}, which the engine runs as. {place} is "
-            f"{describe(place.stat())}; this role never changes a source.path: chmod -R a+rX it, or chown it to {uid}:{gid}"
+            f"{describe(place.stat())}; this role never changes a source.{snapshot.kind}: chmod -R a+rX it, or "
+            f"chown it to {uid}:{gid}"
         )
     return Finding(bytes=sum(path.stat().st_size for path in files))
 
@@ -166,6 +231,16 @@ def expected_bytes(snapshot: Snapshot, options: Options) -> int | None:
     """How much a fetch would download; None when the server does not say. Raises ``WeightsError``."""
     if snapshot.kind == "url":
         return content_length(snapshot.source["url"], options.timeout_s)
+    if KINDS[snapshot.kind].listed:
+        with tempfile.TemporaryDirectory() as scratch:
+            return listed.expected_bytes(
+                snapshot.kind,
+                snapshot.source[snapshot.kind],
+                snapshot.listing,
+                snapshot.pin,
+                Path(scratch),
+                options.access,
+            )
     files = hub.list_files(
         options.hub_endpoint,
         snapshot.source["hub"],
@@ -184,17 +259,61 @@ def refuse_offline(snapshot: Snapshot, finding: Finding) -> None:
     )
 
 
+def _lock_path(staging: Path) -> Path:
+    return staging.with_name(f"{staging.name}.lock")
+
+
 @contextmanager
-def _locked(staging: Path) -> Iterator[None]:
-    """Only one run at a time may fill a staging directory."""
-    lock = staging.with_name(f"{staging.name}.lock")
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WeightsError(f"another run is downloading into {staging}: wait for it") from error
+def _locked(staging: Path, options: Options) -> Iterator[None]:
+    """Only one run at a time may fill a staging directory; who comes second waits for as long as the first gets on."""
+    # never removed while the directory is filled: two runs could then hold locks on two files of one name
+    with _lock_path(staging).open("w") as handle:
+        since, seen = options.clock(), -1
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                size = bytes_below(staging)
+                if size != seen:
+                    since, seen = options.clock(), size
+                if options.clock() - since > 4 * options.timeout_s:
+                    raise WeightsError(
+                        f"another run is downloading into {staging} and has not got on for "
+                        f"{4 * options.timeout_s:.0f} s: see what it does, or end it"
+                    ) from error
+                options.sleep(0.2)
         yield
-        lock.unlink(missing_ok=True)
+
+
+def bytes_below(directory: Path) -> int:
+    """Bytes of all files below a directory that others write to meanwhile."""
+    total = 0
+    for root, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                total += (Path(root) / name).lstat().st_size
+    return total
+
+
+def staging_of(place: Path) -> Path:
+    """Where the weights of a directory lie until they are whole."""
+    return place.with_name(f".{place.name}.partial")
+
+
+def _expect(staging: Path, total: int) -> None:
+    """Note how many bytes there will be, for whoever watches."""
+    (staging / ".modelyard-expected").write_text(f"{total}\n", encoding="utf-8")
+
+
+def watch(place: Path) -> tuple[int, int | None]:
+    """Bytes that lie in a staging directory, and how many there will be; (0, None) when nothing is fetched."""
+    staging = staging_of(place)
+    total = None
+    with suppress(OSError, ValueError):
+        total = int((staging / ".modelyard-expected").read_text(encoding="utf-8"))
+    have = bytes_below(staging)
+    return (have if total is None else min(have, total)), total
 
 
 def _prepare(staging: Path, snapshot: Snapshot) -> None:
@@ -214,15 +333,22 @@ def _keep_good_files(content: Path, place: Path, manifest: Manifest, wrong: dict
         if entry.path in wrong or target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(place / entry.path, target)
+        with suppress(OSError):  # not every file system has hard links; then it is fetched like the others
+            os.link(place / entry.path, target)
 
 
-def _fetch_url(staging: Path, content: Path, snapshot: Snapshot, options: Options) -> None:
+def _fetch_url(staging: Path, content: Path, snapshot: Snapshot, options: Options) -> dict[str, str]:
     url, wanted = snapshot.source["url"], snapshot.source["sha256"]
     partial = staging / "download.partial"
     resumed = partial.exists()
     while True:
-        download(url, partial, options.timeout_s, options.reserve)
+        download(
+            url,
+            partial,
+            options.timeout_s,
+            options.reserve,
+            expect=lambda total: _expect(staging, total),
+        )
         found = sha256_of(partial)
         if found == wanted:
             break
@@ -238,11 +364,12 @@ def _fetch_url(staging: Path, content: Path, snapshot: Snapshot, options: Option
     if kind is not None:
         unpack(partial, kind, content, options.reserve)
         partial.unlink()
-        return
+        return {}
     if content.exists():
         shutil.rmtree(content)
     content.mkdir(mode=0o755)
     partial.rename(content / name)
+    return {name: wanted}
 
 
 def _open_modes(content: Path) -> None:
@@ -264,39 +391,87 @@ def _put_in_place(content: Path, place: Path) -> None:
         shutil.rmtree(old)
 
 
+def _settle(content: Path) -> None:
+    """Have the disk write everything before the manifest says that it is there."""
+    for path in files_under(content):
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())
+    for path in [content, *(one for one in content.rglob("*") if one.is_dir())]:
+        fsync_directory(path)
+
+
+def _fetch(
+    staging: Path, content: Path, snapshot: Snapshot, finding: Finding, options: Options
+) -> dict[str, str]:
+    """Fill ``content`` from a peer if there is one, else from the source; gives the SHA-256 of what was hashed."""
+    if snapshot.kind == "url" and options.peer is None:
+        return _fetch_url(staging, content, snapshot, options)
+    content.mkdir(mode=0o755, exist_ok=True)
+    if finding.damaged and finding.manifest is not None:
+        _keep_good_files(content, snapshot.destination, finding.manifest, finding.damaged)
+    if options.peer is not None:
+        _expect(staging, int(options.peer.get("bytes") or 0))
+        return peer.fetch(content, snapshot.source, options.peer, options.reserve)
+    if snapshot.kind == "hub":
+        return hub.fetch(
+            content,
+            snapshot.source["hub"],
+            snapshot.source["revision"],
+            hub.Hub(options.hub_endpoint, options.token, options.timeout_s, options.hub_python),
+            options.reserve,
+            lambda total: _expect(staging, total),
+        )
+    return listed.fetch(
+        snapshot.kind,
+        snapshot.source[snapshot.kind],
+        snapshot.listing,
+        snapshot.pin,
+        content,
+        options.access,
+        lambda total: _expect(staging, total),
+    )
+
+
 def obtain(snapshot: Snapshot, finding: Finding, options: Options) -> Manifest:
     """Download what ``finding`` says is missing and put it in place whole. Raises ``WeightsError``, ``OSError``."""
     place = snapshot.destination
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    staging = place.with_name(f".{place.name}.partial")
-    with _locked(staging):
+    staging = staging_of(place)
+    with _locked(staging, options):
+        # while this run waited, another one may have brought them
+        now = look(snapshot, options.full, options.changed)
+        if now.fetch is None and now.manifest is not None:
+            return now.manifest
         _prepare(staging, snapshot)
         content = staging / "content"
-        if snapshot.kind == "url":
-            _fetch_url(staging, content, snapshot, options)
-        else:
-            content.mkdir(mode=0o755, exist_ok=True)
-            if finding.damaged and finding.manifest is not None:
-                _keep_good_files(content, place, finding.manifest, finding.damaged)
-            hub.fetch(
-                content,
-                snapshot.source["hub"],
-                snapshot.source["revision"],
-                options.hub_endpoint,
-                options.token,
-                options.reserve,
-                options.timeout_s,
-                options.hub_python,
-            )
+        try:
+            known = _fetch(staging, content, snapshot, finding, options)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise WeightsError(
+                    f"{snapshot.model}: the file system of {place.parent} became full while the weights were fetched "
+                    f"({error.strerror}). What arrived is kept; make room and run again, it goes on from there"
+                ) from error
+            raise
         if not files_under(content):
             raise WeightsError(f"{snapshot.model}: {snapshot.origin} holds no file")
         _open_modes(content)
         give_to(wrongly_owned(content, snapshot.owner, snapshot.group), snapshot.owner, snapshot.group)
-        manifest = make_manifest(content, snapshot.model, snapshot.source)
+        manifest = make_manifest(content, snapshot.model, snapshot.source, known)
+        _settle(content)
         write_manifest(content, manifest, snapshot.owner, snapshot.group)
         _put_in_place(content, place)
         shutil.rmtree(staging)
+        seal(snapshot, manifest, sealing.stamps(place, manifest))
+    _lock_path(staging).unlink(missing_ok=True)
     return manifest
+
+
+def seal(snapshot: Snapshot, manifest: Manifest, noted: sealing.Stamps) -> None:
+    """Note that the files were hashed and are right. A seal that cannot be written costs another hashing, no more."""
+    if set(noted) == {entry.path for entry in manifest.files}:
+        with suppress(OSError):
+            write_manifest(snapshot.destination, manifest, snapshot.owner, snapshot.group, noted)
 
 
 def check_rights(snapshot: Snapshot) -> None:
@@ -323,6 +498,7 @@ __all__ = [
     "Finding",
     "Options",
     "Snapshot",
+    "bytes_below",
     "check_rights",
     "expected_bytes",
     "look",
@@ -330,5 +506,8 @@ __all__ = [
     "parse",
     "refuse_offline",
     "require_space",
+    "seal",
+    "staging_of",
     "summary",
+    "watch",
 ]

@@ -221,6 +221,13 @@ def program_pid(home: Home, name: str) -> int | None:
     return program_state(home, name)[1]
 
 
+def executable(home: Path, given: str | None, python: str) -> str:
+    """The supervisord to start: the one given, the one beside the Python that runs, or that of the home's environment."""
+    beside = Path(python).with_name("supervisord")
+    own = home / "venv" / "bin" / "supervisord"
+    return given or str(own if own.exists() and not beside.exists() else beside)
+
+
 class Supervisor:
     """A running or not running supervisord of a home. ``clock`` and ``sleep`` are those of ``time``."""
 

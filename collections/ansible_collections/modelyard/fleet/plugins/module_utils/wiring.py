@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-_PINS = {"hub": "revision", "url": "sha256"}
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS
+
 UNCHANGED = -1
 
 
@@ -23,9 +24,11 @@ def weights_items(assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, An
         if not source or not weights or item.get("adopted"):
             continue  # who adopted a container has its weights already
         kind = source["kind"]
-        wanted = {kind: source["value"]}
-        if kind in _PINS:
-            wanted[_PINS[kind]] = source["pin"]
+        wanted: dict[str, Any] = {kind: source["value"]}
+        if KINDS[kind].pin and source.get("checksums"):
+            wanted["checksums"] = dict(source["checksums"])
+        elif KINDS[kind].pin:
+            wanted[KINDS[kind].pin] = source["pin"]
         user, _, group = str(item["spec"].get("user") or UNCHANGED).partition(":")
         is_file = kind == "url" and posixpath.basename(weights) == posixpath.basename(source["value"])
         destination = posixpath.dirname(weights) if is_file else weights
@@ -40,6 +43,16 @@ def weights_items(assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, An
             },
         )
     return list(found.values())
+
+
+def weights_in_use(facts: Mapping[str, Any], plan: Mapping[str, Any], host: str) -> list[str]:
+    """Paths that the replicas of a host use, running or not: seen there, planned, or remembered of the last deploy."""
+    found = {item["weights"] for item in plan["hosts"][host]["replicas"] if item.get("weights")}
+    for item in facts.get("replicas") or ():
+        spec = item.get("spec") or {}
+        found.update(mount["source"] for mount in spec.get("mounts") or ())
+        found.update(word for word in spec.get("command") or () if str(word).startswith("/"))
+    return sorted(found)
 
 
 def to_run(assignments: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

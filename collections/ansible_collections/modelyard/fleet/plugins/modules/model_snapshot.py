@@ -4,30 +4,34 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelyard.fleet.plugins.module_utils import s3, sealing
 from ansible_collections.modelyard.fleet.plugins.module_utils import snapshot as lib
 from ansible_collections.modelyard.fleet.plugins.module_utils.files import human
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     MANIFEST,
     Manifest,
+    UnreachedError,
     WeightsError,
     give_to,
     read_manifest,
     wrongly_owned,
 )
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS
 
 DOCUMENTATION = r"""
 module: model_snapshot
 short_description: Bring models' weights to a host, whole and verified
 description:
-  - Fetches each model from a hub (pinned revision) or a URL (SHA-256), or checks that a given path is readable.
+  - Fetches each model from a hub (pinned revision), a URL (SHA-256), or a place with a list of checksums (http, S3,
+    rsync, a directory), or from another host; or checks that a given path is readable.
   - A manifest with sizes and hashes is written last. A directory without a fitting manifest is never trusted.
   - An interrupted download goes on where it stopped.
   - A model whose source is a path is only looked at, never changed.
+  - With C(progress) the action of the same name runs a download in the background of the host and says how far it is.
 options:
   snapshots:
     description: The models. Their order is kept.
@@ -40,7 +44,9 @@ options:
         type: str
         required: true
       source:
-        description: Exactly one of C(path), C(hub) with C(revision), C(url) with C(sha256).
+        description: >-
+          Exactly one of C(path), C(custom), C(hub) with C(revision), C(url) with C(sha256), and C(files), C(s3), C(rsync)
+          or C(copy) with C(sha256) or C(checksums).
         type: dict
         required: true
         suboptions:
@@ -48,7 +54,13 @@ options:
           hub: {description: A model of the hub., type: str}
           revision: {description: The commit (40 hex digits)., type: str}
           url: {description: One file or archive (tar, tar.gz, zip)., type: str}
-          sha256: {description: The SHA-256 of what the URL gives., type: str}
+          files: {description: An http(s) directory., type: str}
+          s3: {description: "C(s3://BUCKET/PREFIX).", type: str}
+          rsync: {description: A directory as rsync names it., type: str}
+          copy: {description: "A directory of this host, such as an NFS mount.", type: str}
+          custom: {description: The name of weights that somebody put into the model's volume., type: str}
+          sha256: {description: "The SHA-256 of what the URL gives, or of the SHA256SUMS of a directory.", type: str}
+          checksums: {description: "SHA-256 of each file by its path, in place of C(sha256).", type: dict}
       destination:
         description: The directory for the weights. Unused with C(path).
         type: str
@@ -65,10 +77,40 @@ options:
     type: bool
     default: true
   verify:
-    description: C(quick) compares sizes with the manifest, C(full) hashes as well.
+    description: >-
+      C(quick) compares sizes with the manifest, C(changed) also hashes files whose size, times or inode are not those of
+      when they were hashed last, C(full) hashes all.
     type: str
-    choices: [quick, full]
+    choices: [quick, changed, full]
     default: quick
+  mend:
+    description: Whether what is damaged or of another owner is to be fetched or given back; without it, it is an error.
+    type: bool
+    default: true
+  peer:
+    description: >-
+      Copy from another host in place of the source: its C(host) (for messages) and C(bytes), and C(number) (of the
+      directory), C(address), C(port), C(user), C(key), C(host_keys); or C(directory) and C(rate) on the same machine.
+    type: dict
+  watch:
+    description: Only say how many bytes a download that goes on has brought.
+    type: bool
+    default: false
+  progress:
+    description: Say how far a download is, see above.
+    type: bool
+    default: false
+  s3_endpoint:
+    description: Base URL of the S3-compatible store.
+    type: str
+    default: https://s3.amazonaws.com
+  s3_region:
+    description: Region of the store.
+    type: str
+    default: us-east-1
+  s3_credentials_file:
+    description: File on this host with the store's key, as C(~/.aws/credentials).
+    type: path
   offline:
     description: Never use the network; missing weights are an error.
     type: bool
@@ -85,7 +127,7 @@ options:
     description: File on this host that holds a token for the hub.
     type: path
   hub_python:
-    description: A Python on this host that has huggingface_hub; default is the one that runs the module.
+    description: A Python on this host that has huggingface_hub, which then moves the bytes; default is to do without.
     type: path
   timeout_s:
     description: Seconds without a byte after which a connection is given up.
@@ -112,9 +154,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 snapshots:
-  description: One entry per model with C(model), C(destination), C(action) and C(reason).
+  description: >-
+    One entry per model with C(model), C(destination), C(action), C(reason), C(source) (the identity of what is
+    wanted), C(bytes), C(hashed) (bytes that were read to check them), C(in_place) (nothing is ever fetched),
+    C(partial) (bytes of an unfinished download) and C(fetchable) (false where this host lacks the directory to copy from).
   type: list
   returned: always
+unreached:
+  description: Of a failure, ids of the models whose C(peer) could not be reached at all.
+  type: list
+  returned: failed
 pending:
   description: Ids of the models that must be fetched or given to their owner.
   type: list
@@ -136,7 +185,8 @@ SPEC: dict[str, Any] = {
                     "hub": {"type": "str"},
                     "revision": {"type": "str"},
                     "url": {"type": "str"},
-                    "sha256": {"type": "str"},
+                    **{key: {"type": "str"} for key in ("files", "s3", "rsync", "copy", "custom", "sha256")},
+                    "checksums": {"type": "dict"},
                 },
             },
             "destination": {"type": "str"},
@@ -145,7 +195,14 @@ SPEC: dict[str, Any] = {
         },
     },
     "fetch": {"type": "bool", "default": True},
-    "verify": {"type": "str", "choices": ["quick", "full"], "default": "quick"},
+    "verify": {"type": "str", "choices": ["quick", "changed", "full"], "default": "quick"},
+    "mend": {"type": "bool", "default": True},
+    "peer": {"type": "dict"},
+    "watch": {"type": "bool", "default": False},
+    "progress": {"type": "bool", "default": False},
+    "s3_endpoint": {"type": "str", "default": "https://s3.amazonaws.com"},
+    "s3_region": {"type": "str", "default": "us-east-1"},
+    "s3_credentials_file": {"type": "path", "no_log": False},
     "offline": {"type": "bool", "default": False},
     "reserve_bytes": {"type": "int", "default": 0},
     "hub_endpoint": {"type": "str", "default": "https://huggingface.co"},
@@ -157,10 +214,11 @@ SPEC: dict[str, Any] = {
 
 
 def _present(
-    snapshot: lib.Snapshot, options: lib.Options, fetch: bool, check_mode: bool
+    snapshot: lib.Snapshot, options: lib.Options, params: dict[str, Any], check_mode: bool
 ) -> tuple[dict[str, Any], Manifest | None, Manifest | None]:
     """One model: its result, and its manifest before and after."""
-    finding = lib.look(snapshot, options.full)
+    fetch = params["fetch"]
+    finding = lib.look(snapshot, options.full, options.changed)
     before = after = finding.manifest
     result: dict[str, Any] = {
         "model": snapshot.model,
@@ -168,43 +226,78 @@ def _present(
         "action": "keep",
         "reason": f"{human(finding.bytes)} as they should be",
         "bytes": finding.bytes,
+        "hashed": finding.hashed,
+        "source": snapshot.source,
+        "in_place": snapshot.in_place,
+        "partial": lib.bytes_below(lib.staging_of(snapshot.destination)),
+        "fetchable": snapshot.kind != "copy" or Path(snapshot.source["copy"]).is_dir(),
     }
+    if not params["mend"]:
+        _refuse(snapshot, finding)
+    if finding.stamps is not None and finding.manifest is not None and not finding.own and not check_mode:
+        lib.seal(snapshot, finding.manifest, finding.stamps)
     if finding.fetch is None and not finding.own:
         return result, before, after
     lib.check_rights(snapshot)
     if finding.fetch is None:
         result |= {"action": "own", "reason": f"{finding.own} files belong to another user or group"}
         if fetch and not check_mode:
-            wrong = wrongly_owned(snapshot.destination, snapshot.owner, snapshot.group)
-            give_to(wrong, snapshot.owner, snapshot.group)
+            _own(snapshot, options)
         return result, before, after
-    if options.offline:
+    if options.offline and KINDS[snapshot.kind].contacts:
         lib.refuse_offline(snapshot, finding)
     result |= {"action": "fetch", "reason": f"{snapshot.destination} {finding.fetch}"}
     if not fetch:
         return result, before, after
+    origin = f"{options.peer['host']}'s {snapshot.origin}" if options.peer else snapshot.origin
     if check_mode:
-        size = lib.expected_bytes(snapshot, options)
+        size = int(options.peer["bytes"]) if options.peer else lib.expected_bytes(snapshot, options)
         amount = "an unknown number of bytes" if size is None else human(size)
         if size is not None:
             lib.require_space(snapshot.destination, size, options.reserve, snapshot.origin)
-        result["reason"] += f"; would download {snapshot.origin} ({amount})"
+        result["reason"] += f"; would download {origin} ({amount})"
         result["bytes"] = size or 0
         after = Manifest(snapshot.model, snapshot.source, ())
     else:
         after = lib.obtain(snapshot, finding, options)
-        result["reason"] += f"; downloaded {snapshot.origin} ({human(after.size)})"
+        result["reason"] += f"; downloaded {origin} ({human(after.size)})"
         result["bytes"] = after.size
     return result, before, after
+
+
+def _own(snapshot: lib.Snapshot, options: lib.Options) -> None:
+    """Give the files to their owner; what was right before is right after it, only its change time is another."""
+    finding = lib.look(snapshot, options.full, changed=True)
+    wrong = wrongly_owned(snapshot.destination, snapshot.owner, snapshot.group)
+    give_to(wrong, snapshot.owner, snapshot.group)
+    if finding.manifest is not None and finding.fetch is None:
+        lib.seal(snapshot, finding.manifest, sealing.stamps(snapshot.destination, finding.manifest))
+
+
+def _refuse(snapshot: lib.Snapshot, finding: lib.Finding) -> None:
+    """Raise for whatever an engine must not be started on."""
+    place = snapshot.destination
+    wrong = finding.fetch
+    if wrong is None and finding.own:
+        first = wrongly_owned(place, snapshot.owner, snapshot.group)[0]
+        state = first.lstat()
+        wrong = (
+            f"has {finding.own} files of another owner than {snapshot.owner}:{snapshot.group}, which the engine runs as "
+            f"({first} belongs to {state.st_uid}:{state.st_gid})"
+        )
+    if wrong is not None:
+        raise WeightsError(
+            f"{snapshot.model}: {place} {wrong}. No engine is started on it; playbooks/weights.yml brings it in order"
+        )
 
 
 def _absent(snapshot: lib.Snapshot, check_mode: bool) -> dict[str, Any]:
     """Remove one model's directory, if it is ours."""
     place = snapshot.destination
     result = {"model": snapshot.model, "destination": str(place), "action": "keep", "reason": "is not there"}
-    if snapshot.kind == "path":
-        return result | {"reason": "source.path is never removed"}
-    staging = place.with_name(f".{place.name}.partial")
+    if snapshot.in_place:
+        return result | {"reason": f"source.{snapshot.kind} is never removed"}
+    staging = lib.staging_of(place)
     ours = [path for path in (place, staging) if path.exists()]
     if place.exists() and read_manifest(place) is None:
         raise WeightsError(
@@ -226,19 +319,32 @@ def main() -> None:
     done: list[dict[str, Any]] = []
     diff: list[dict[str, str]] = []
     problems: list[str] = []
+    unreached: list[str] = []
+    if params["watch"]:
+        watched = [
+            lib.watch(Path(item["destination"])) for item in params["snapshots"] if item["destination"]
+        ]
+        module.exit_json(changed=False, watched=[{"have": have, "total": total} for have, total in watched])
     try:
         token_file = params["hub_token_file"]
         token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+        credentials = params["s3_credentials_file"]
+        keys = s3.read_credentials(Path(credentials)) if credentials else ("", "", "")
     except OSError as error:
         module.fail_json(msg=f"the hub's token file cannot be read: {error}")
+    except WeightsError as error:
+        module.fail_json(msg=str(error))
     options = lib.Options(
         full=params["verify"] == "full",
         offline=params["offline"],
         reserve=params["reserve_bytes"],
         hub_endpoint=params["hub_endpoint"],
-        hub_python=params["hub_python"] or sys.executable,
+        hub_python=params["hub_python"] or "",
         token=token,
         timeout_s=params["timeout_s"],
+        changed=params["verify"] == "changed",
+        store=s3.Store(params["s3_endpoint"], params["s3_region"], *keys),
+        peer=params["peer"],
     )
     for item in params["snapshots"]:
         try:
@@ -246,9 +352,11 @@ def main() -> None:
             if params["state"] == "absent":
                 done.append(_absent(snapshot, module.check_mode))
                 continue
-            result, before, after = _present(snapshot, options, params["fetch"], module.check_mode)
+            result, before, after = _present(snapshot, options, params, module.check_mode)
         except WeightsError as error:
             text = str(error)
+            if isinstance(error, UnreachedError):
+                unreached.append(item["model"])
             problems.append(text if text.startswith(item["model"]) else f"{item['model']}: {text}")
             continue
         except OSError as error:
@@ -261,14 +369,14 @@ def main() -> None:
                     "before": lib.summary(snapshot, before),
                     "after": lib.summary(snapshot, after),
                     "before_header": str(snapshot.destination),
-                    "after_header": str(snapshot.destination),
+                    "after_header": result["reason"],
                 }
             )
     pending = [result["model"] for result in done if result["action"] != "keep"]
     acts = params["fetch"] or params["state"] == "absent"
     outcome = {"snapshots": done, "pending": pending, "changed": bool(pending) and acts, "diff": diff}
     if problems:
-        module.fail_json(msg="\n".join(problems), **outcome)
+        module.fail_json(msg="\n".join(problems), unreached=unreached, **outcome)
     module.exit_json(**outcome)
 
 

@@ -35,7 +35,9 @@ options:
     type: path
     default: /var/run/docker.sock
   supervisord:
-    description: The supervisord to start. Default is the one beside the Python that runs the module.
+    description: >-
+      The supervisord to start. Default is the one beside the Python that runs the module, else that of the environment
+      C(venv) in O(home).
     type: path
   state:
     description:
@@ -136,6 +138,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import 
     Home,
     Supervisor,
     SupervisorError,
+    executable,
 )
 
 SPEC: dict[str, Any] = {
@@ -184,7 +187,7 @@ def reconcile(params: dict[str, Any], check: bool) -> tuple[list[dict[str, Any]]
 
     processes = Processes(
         Supervisor(Home(Path(params["home"]))),
-        params["supervisord"] or str(Path(sys.executable).with_name("supervisord")),
+        executable(Path(params["home"]), params["supervisord"], sys.executable),
         sys.executable,
         check,
         params["stop_timeout_s"],

@@ -17,6 +17,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import 
     Program,
     Supervisor,
     SupervisorError,
+    executable,
 )
 
 DOCUMENTATION = r"""
@@ -33,7 +34,9 @@ options:
     type: path
     required: true
   supervisord:
-    description: The supervisord to start. Default is the one beside the Python that runs the module.
+    description: >-
+      The supervisord to start. Default is the one beside the Python that runs the module, else that of the environment
+      C(venv) in O(home).
     type: path
   state:
     description: Whether the programs should run or be gone.
@@ -134,7 +137,7 @@ def _present(module: AnsibleModule, supervisor: Supervisor, programs: list[Progr
             raise SupervisorError(f"{program.name} has no command")
     home = supervisor.home
     home.check()
-    executable = module.params["supervisord"] or str(Path(sys.executable).with_name("supervisord"))
+    supervisord = executable(home.root, module.params["supervisord"], sys.executable)
     running = supervisor.running()
     before = lib.states(supervisor, running)
     steps = [lib.decide(home, program, sys.executable, before.get(program.name)) for program in programs]
@@ -143,7 +146,7 @@ def _present(module: AnsibleModule, supervisor: Supervisor, programs: list[Progr
     notes: list[str] = []
     after = before
     if changing and not module.check_mode:
-        notes, errors = lib.apply_present(supervisor, executable, sys.executable, programs, steps)
+        notes, errors = lib.apply_present(supervisor, supervisord, sys.executable, programs, steps)
         _fail_on(errors)
         after = lib.states(supervisor, True)
     return {

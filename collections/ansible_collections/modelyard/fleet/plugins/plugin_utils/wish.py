@@ -25,6 +25,8 @@ else:
 
 ENGINE_GROUP = "engine_hosts"
 PROXY_GROUP = "proxy_hosts"
+EDGE_GROUP = "edge"
+_GROUPS = (ENGINE_GROUP, PROXY_GROUP, EDGE_GROUP)
 FACTS = "__fleet_facts"
 """Where a play has what a host said of itself."""
 
@@ -33,7 +35,8 @@ FACTS = "__fleet_facts"
 class Wish:
     """Models and hosts as the inventory gives them, and everything that is wrong with it.
 
-    ``models`` are what is in force: held ones as their release had them, see ``in_force``.
+    ``models`` are what is in force: held ones as their release had them, see ``in_force``; ``declared`` those of the
+    inventory as they stand there.
     """
 
     models: list[dict[str, Any]]
@@ -43,10 +46,15 @@ class Wish:
     engines: Mapping[str, Mapping[str, Any]]
     problems: list[contract.Problem]
     state_dir: Path
+    declared: Sequence[Mapping[str, Any]] = ()
 
     def capacity(self) -> dict[str, Any]:
         """GPUs by host and what models ask of them, without secrets; for a wish without problems."""
         return contract.capacity(self.models, self.hosts, self.patterns, self.engines)
+
+    def needs(self) -> dict[str, Any]:
+        """Images, weights and Python packages that the wish needs; for a wish without problems."""
+        return contract.needs(self.models, self.hosts, self.patterns, self.engines)
 
 
 def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
@@ -68,7 +76,7 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
     models = _models(me, renderer(loader, me), unrendered)
     hosts = {
         name: _host(hostvars.raw_get(name), name, groups, loader, unrendered)
-        for name in sorted({*groups.get(ENGINE_GROUP, ()), *groups.get(PROXY_GROUP, ())})
+        for name in sorted({host for group in _GROUPS for host in groups.get(group, ())})
     }
     names = frozenset({*groups, *(host for members in groups.values() for host in members)})
     resolved = contract.Resolved(_patterns(models, groups, names, loader), names)
@@ -93,6 +101,7 @@ def read_wish(task_vars: Mapping[str, Any], loader: Any) -> Wish:
         engines=engines,
         problems=problems,
         state_dir=state_dir,
+        declared=tuple(models) if isinstance(models, list) and not problems else (),
     )
 
 

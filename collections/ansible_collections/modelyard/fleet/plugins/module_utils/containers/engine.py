@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.containers.names import names_of
+
 NO_SDK = (
     "this host lacks the Docker SDK for Python, with which containers are managed: install python3-docker "
     "(Debian, Ubuntu: apt install python3-docker; RHEL and its kin: dnf install python3-docker, from EPEL), "
@@ -81,11 +83,17 @@ class Engine:
 
     def image(self, reference: str) -> dict[str, Any] | None:
         """Everything about an image that this host has; None when it has none of this name."""
-        try:
-            with self._asking(f"image {reference}"):
-                return dict(self._api.inspect_image(reference))
-        except MissingError:
-            return None
+        return self._image(reference)[1]
+
+    def _image(self, reference: str) -> tuple[str, dict[str, Any] | None]:
+        """The name under which this host has an image, and everything about it."""
+        for name in names_of(reference):
+            try:
+                with self._asking(f"image {name}"):
+                    return name, dict(self._api.inspect_image(name))
+            except MissingError:
+                continue
+        return reference, None
 
     def pull(self, reference: str) -> None:
         """Fetch an image by tag or digest. Raises ``EngineError`` with the registry's word."""
@@ -96,6 +104,8 @@ class Engine:
 
     def create(self, name: str, body: dict[str, Any]) -> str:
         """Create a container; its id. Raises ``ConflictError`` when the name is taken."""
+        if "@" in body["Image"]:
+            body = {**body, "Image": self._image(body["Image"])[0]}
         with self._asking(f"creating {name}"):
             return str(self._api.create_container_from_config(body, name)["Id"])
 

@@ -17,6 +17,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.containers.config 
     container_config,
     container_name,
 )
+from ansible_collections.modelyard.fleet.plugins.module_utils.containers.names import names_of
 from ansible_collections.modelyard.fleet.plugins.module_utils.drift.shown import (
     Difference,
     compared,
@@ -81,7 +82,8 @@ def container_differences(
 ) -> list[Difference]:
     """Everything by which a container differs from its assignment (with secrets), argument by argument."""
     wanted = container_config(dict(assignment), fleet)
-    image = ask(f"/images/{quote(str(wanted['Image']), safe='/:@')}/json")
+    asked = (ask(f"/images/{quote(one, safe='/:@')}/json") for one in names_of(str(wanted["Image"])))
+    image = next((one for one in asked if one), None)
     running = inspected.get("Image")
     own = ask(f"/images/{quote(str(running), safe=':')}/json") if running else None
     name = str(inspected.get("Name", "")).lstrip("/")

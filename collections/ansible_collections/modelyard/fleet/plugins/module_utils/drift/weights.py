@@ -13,8 +13,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     damaged,
     read_manifest,
 )
-
-_PINS = ("revision", "sha256")
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS, kinds_in
 
 
 def weights_difference(item: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -25,11 +24,11 @@ def weights_difference(item: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     snapshot = lib.parse(dict(item))
     place = snapshot.destination
-    if snapshot.kind == "path":
+    if snapshot.in_place:
         try:
             lib.look(snapshot, full=False)
         except WeightsError as error:
-            return _difference(str(place), "path", "readable weights", str(error).partition(": ")[2])
+            return _difference(str(place), snapshot.kind, "readable weights", str(error).partition(": ")[2])
         return None
     wanted = _identity(snapshot.source)
     if not place.exists():
@@ -51,8 +50,9 @@ def weights_difference(item: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _identity(source: Mapping[str, str]) -> str:
     """``org/name at 0123456789ab``, without credentials of a URL."""
-    pin = next((str(source[key]) for key in _PINS if source.get(key)), "")
-    name = next((str(source[key]) for key in ("hub", "url") if source.get(key)), "another source")
+    key = next(iter(kinds_in(source)), "")
+    pin = str(source.get(KINDS[key].pin, "")) if key else ""
+    name = str(source[key]) if key else "another source"
     return f"{without_userinfo(name) if '://' in name else name} at {pin[:12] or 'no revision'}"
 
 

@@ -109,6 +109,7 @@ def _host(name: str, settings: Mapping[str, Any], facts: Facts | None, state: st
         home=path("fleet_home"),
         weights_dir=path("fleet_weights_dir"),
         cache_dir=path("fleet_cache_dir"),
+        volumes_dir=path("fleet_volumes_dir"),
         python=path("fleet_python"),
         images=settings["fleet_images"],
         container_user=settings["fleet_container_user"],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.flags import to_flags
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import Host, Model, Slot, Source
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
@@ -32,8 +34,9 @@ def refusal(model: Model, engine: Mapping[str, Any], host: Host) -> str | None:
         return (
             f"would run it as {runtime}, and {model.engine} runs only in {' and '.join(engine['runtimes'])}"
         )
-    if model.source is not None and model.source.kind != "path" and not model.source.pin:
-        return f"needs source.{'revision' if model.source.kind == 'hub' else 'sha256'} of the model to fetch its weights"
+    kind = KINDS[model.source.kind] if model.source is not None else None
+    if kind is not None and model.source is not None and kind.pin and not model.source.pin:
+        return f"needs source.{kind.pin} of the model to fetch its weights"
     if runtime == "docker":
         if image_for(model, engine, host) is None:
             return f"needs an image of {model.engine} for {host.accelerator}"
@@ -52,16 +55,33 @@ def weights_path(source: Source | None, weights_dir: str) -> str | None:
     """
     if source is None:
         return None
-    if source.kind == "path":
+    if KINDS[source.kind].in_place:
         return source.value
     pin = (source.pin or "")[:12]
     if source.kind == "hub":
         return posixpath.join(weights_dir, f"{source.value.replace('/', '--')}@{pin}")
+    if KINDS[source.kind].listed:
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", posixpath.basename(source.value.split("?")[0].rstrip("/")))
+        return posixpath.join(weights_dir, f"{name.lstrip('.-') or 'weights'}@{pin}")
     name = posixpath.basename(urlsplit(source.value).path) or "file"
     for ending in sorted(_ARCHIVES, key=len, reverse=True):
         if name.lower().endswith(ending):
             return posixpath.join(weights_dir, f"{name[: -len(ending)]}@{pin}")
     return posixpath.join(weights_dir, f"{posixpath.splitext(name)[0]}@{pin}", name)
+
+
+def weights_name(source: Source | None) -> str:
+    """The name of a model's directory among the fetched weights, on whatever host; empty where nothing is fetched."""
+    if source is None or KINDS[source.kind].in_place or not source.pin:
+        return ""
+    return (weights_path(source, "") or "").split("/")[0]
+
+
+def weights_of(model: Model, host: Host) -> str | None:
+    """Where a model's weights lie on a host; custom ones in the volume of the model, where somebody put them."""
+    if model.source is not None and model.source.kind == "custom":
+        return posixpath.join(host.volumes_dir, f"volume_{model.id}", "model_weights", model.source.value)
+    return weights_path(model.source, host.weights_dir)
 
 
 def endpoint_url(address: str, port: int) -> str:
@@ -74,7 +94,7 @@ def build(model: Model, engine: Mapping[str, Any], host: Host, slot: Slot) -> Sp
     docker = slot.runtime == "docker"
     container = engine["container"]
     container_port = container["port"] if docker else slot.port
-    weights = weights_path(model.source, host.weights_dir)
+    weights = weights_of(model, host)
     cache = posixpath.join(host.cache_dir, model.engine)
     values = {
         "model": (container["weights_mount"] if docker else weights) if weights else model.id,
@@ -96,6 +116,9 @@ def build(model: Model, engine: Mapping[str, Any], host: Host, slot: Slot) -> Sp
         env.update(container["env"])
     else:
         env = {key: _on_host(value, container["cache_mount"], cache) for key, value in env.items()}
+    if model.source is not None and model.source.kind == "custom":
+        # images with an implementation of their own find the weights by these
+        env |= {"MODEL_WEIGHTS_ID": model.source.value, "MODEL_WEIGHTS_PATH": values["model"]}
     env.update({key: str(value) for key, value in model.env.items()})
     health = container["health_command"] if docker else None
     shm = model.resources.get("shm_mib") or container["shm_mib"] + container["shm_mib_per_gpu"] * len(

@@ -165,7 +165,7 @@ def _assignment(slot: Slot, model: Model | None, engines: Engines, host: Host) -
         spec = launch.build(model, engines[model.engine], host, slot)
         if was is not None and was.adopted is not None and (was.kept_as_it_is or was.fixed):
             spec = launch.adopted_spec(spec, host.address, slot.port, was.adopted.served_name)
-        digest, weights = launch.spec_hash(spec), launch.weights_path(model.source, host.weights_dir)
+        digest, weights = launch.spec_hash(spec), launch.weights_of(model, host)
     else:
         spec, digest, weights = {}, was.hash if was else None, None
     return {
@@ -208,7 +208,12 @@ def _adoption(was: Current | None) -> dict[str, Any]:
 def _source(model: Model | None) -> dict[str, Any] | None:
     if model is None or model.source is None:
         return None
-    return {"kind": model.source.kind, "value": model.source.value, "pin": model.source.pin}
+    found: dict[str, Any] = {
+        "kind": model.source.kind,
+        "value": model.source.value,
+        "pin": model.source.pin,
+    }
+    return found | ({"checksums": dict(model.source.checksums)} if model.source.checksums else {})
 
 
 def _stop(item: Current) -> dict[str, str]:

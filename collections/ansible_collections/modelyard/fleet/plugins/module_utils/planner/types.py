@@ -18,11 +18,14 @@ ABSENT = "absent"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where weights come from. ``kind`` is ``hub``, ``path`` or ``url``; ``pin`` revision or sha256."""
+    """Where weights come from. ``kind`` is one of ``sources.KINDS``; ``pin`` revision or sha256, or the digest of
+    ``checksums`` (path and SHA-256 of each file), where these stand in the inventory.
+    """
 
     kind: str
     value: str
     pin: str | None = None
+    checksums: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Host:
     home: str = "/var/lib/modelyard"
     weights_dir: str = "/var/lib/modelyard/weights"
     cache_dir: str = "/var/lib/modelyard/cache"
+    volumes_dir: str = "/var/lib/modelyard/volumes"
     python: str = "python3"
     images: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     container_user: str | None = None

@@ -1,0 +1,33 @@
+"""Filters for the edge in front of the proxies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.modelyard.fleet.plugins.module_utils import edge
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
+
+DOCUMENTATION = r"""
+name: edge
+short_description: Hosts, proxies and addresses of the edge
+description: See the functions of module_utils/edge.py.
+"""
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take plain data."""
+
+    def call(*arguments: Any) -> Any:
+        return function(*(data(argument) for argument in arguments))
+
+    return call
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Filters by name."""
+        names = ("certificate_files", "edge_problems", "edge_sources", "edge_wiring", "vrrp_priority")
+        return {name: _plain(getattr(edge, name)) for name in names}
