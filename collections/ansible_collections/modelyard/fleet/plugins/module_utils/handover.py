@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils import snapshot as lib
-from ansible_collections.modelyard.fleet.plugins.module_utils.files import fsync_directory
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     Entry,
     Manifest,
@@ -22,6 +21,11 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     sha256_of,
     write_manifest,
     wrongly_owned,
+)
+from ansible_collections.modelyard.fleet.plugins.module_utils.weights_tree import (
+    open_modes,
+    put_in_place,
+    settle,
 )
 
 
@@ -105,13 +109,13 @@ def place(handed: Handed) -> Manifest:
     for path in sorted(handed.content.rglob("*")):
         if not path.is_dir() and path.relative_to(handed.content).as_posix() not in known:
             path.unlink()  # of another bundle that was not finished
-    for path in [handed.content, *handed.content.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    open_modes(handed.content)
     give_to(wrongly_owned(handed.content, snapshot.owner, snapshot.group), snapshot.owner, snapshot.group)
     manifest = Manifest(snapshot.model, snapshot.source, tuple(entries))
+    settle(handed.content)
     if snapshot.kind != "path":
         write_manifest(handed.content, manifest, snapshot.owner, snapshot.group)
-    _swap(handed.content / entries[0].path if handed.single else handed.content, snapshot.destination)
+    put_in_place(handed.content / entries[0].path if handed.single else handed.content, snapshot.destination)
     shutil.rmtree(handed.staging)
     return manifest
 
@@ -128,19 +132,6 @@ def _is_whole(path: Path, entry: Entry) -> bool:
         return path.lstat().st_size == entry.size and sha256_of(path) == entry.sha256
     except OSError:
         return False
-
-
-def _swap(fresh: Path, target: Path) -> None:
-    """Put a tree or file in place; an engine that runs keeps what it has open."""
-    old = target.with_name(f"{target.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
-    if target.exists():
-        target.rename(old)
-    fresh.rename(target)
-    fsync_directory(target.parent)
-    if old.exists():
-        shutil.rmtree(old)
 
 
 def lines(handed: Sequence[Handed]) -> str:

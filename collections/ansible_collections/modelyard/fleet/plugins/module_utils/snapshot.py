@@ -28,7 +28,6 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import (
 from ansible_collections.modelyard.fleet.plugins.module_utils.files import (
     UNCHANGED,
     describe,
-    fsync_directory,
     human,
     unreadable_reason,
     write_atomically,
@@ -53,6 +52,11 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.sources import (
     pin_of,
 )
 from ansible_collections.modelyard.fleet.plugins.module_utils.unpack import archive_kind, unpack
+from ansible_collections.modelyard.fleet.plugins.module_utils.weights_tree import (
+    open_modes,
+    put_in_place,
+    settle,
+)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -372,34 +376,6 @@ def _fetch_url(staging: Path, content: Path, snapshot: Snapshot, options: Option
     return {name: wanted}
 
 
-def _open_modes(content: Path) -> None:
-    """Readable by everyone: safetensors writes 0600, which another uid meets as a missing file."""
-    for path in [content, *content.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def _put_in_place(content: Path, place: Path) -> None:
-    """Swap the finished tree in. A running engine keeps the files that it has open."""
-    old = place.with_name(f"{place.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
-    if place.exists():
-        place.rename(old)
-    content.rename(place)
-    fsync_directory(place.parent)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def _settle(content: Path) -> None:
-    """Have the disk write everything before the manifest says that it is there."""
-    for path in files_under(content):
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
-    for path in [content, *(one for one in content.rglob("*") if one.is_dir())]:
-        fsync_directory(path)
-
-
 def _fetch(
     staging: Path, content: Path, snapshot: Snapshot, finding: Finding, options: Options
 ) -> dict[str, str]:
@@ -455,12 +431,12 @@ def obtain(snapshot: Snapshot, finding: Finding, options: Options) -> Manifest:
             raise
         if not files_under(content):
             raise WeightsError(f"{snapshot.model}: {snapshot.origin} holds no file")
-        _open_modes(content)
+        open_modes(content)
         give_to(wrongly_owned(content, snapshot.owner, snapshot.group), snapshot.owner, snapshot.group)
         manifest = make_manifest(content, snapshot.model, snapshot.source, known)
-        _settle(content)
+        settle(content)
         write_manifest(content, manifest, snapshot.owner, snapshot.group)
-        _put_in_place(content, place)
+        put_in_place(content, place)
         shutil.rmtree(staging)
         seal(snapshot, manifest, sealing.stamps(place, manifest))
     _lock_path(staging).unlink(missing_ok=True)
