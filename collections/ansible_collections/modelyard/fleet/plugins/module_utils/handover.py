@@ -85,17 +85,22 @@ def to_copy(handed: Handed) -> list[str]:
     return [entry.path for entry in files if not _is_whole(handed.content / entry.path, entry)]
 
 
-def prepare(handed: Handed, reserve: int) -> None:
-    """Make the directories that the files are copied into. Raises ``WeightsError`` where there is too little space."""
+def prepare(handed: Handed, reserve: int) -> list[str]:
+    """Make the directories that the files are copied into; gives the paths of those that are to come, see ``to_copy``.
+
+    Raises ``WeightsError`` where there is too little space.
+    """
     lib.check_rights(handed.snapshot)
     handed.staging.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    missing = set(to_copy(handed))
-    size = sum(entry.size for entry in handed.files or () if entry.path in missing)
+    missing = to_copy(handed)
+    wanted = set(missing)
+    size = sum(entry.size for entry in handed.files or () if entry.path in wanted)
     lib.require_space(handed.staging, size, reserve, f"the weights of {handed.snapshot.model}")
     handed.staging.mkdir(mode=0o700, exist_ok=True)
     _refuse_links(handed)
     for entry in handed.files or ():
         (handed.content / entry.path).parent.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def place(handed: Handed) -> Manifest:

@@ -110,11 +110,11 @@ def main() -> None:
                     handover.place(one)
                 continue
             if state == "prepared" and not module.check_mode:
-                handover.prepare(one, module.params["reserve_bytes"])
+                missing = handover.prepare(one, module.params["reserve_bytes"])
+            else:
+                missing = handover.to_copy(one)
             source = Path(item["from"])
-            copies += [
-                {"src": str(source / path), "dest": str(one.content / path)} for path in handover.to_copy(one)
-            ]
+            copies += [{"src": str(source / path), "dest": str(one.content / path)} for path in missing]
         except (WeightsError, OSError) as error:
             text = str(error)
             problems.append(text if text.startswith(item["model"]) else f"{item['model']}: {text}")
