@@ -59,6 +59,19 @@ class Site:
         self.inventory = home / "inv" / "hosts.yml"
         self.inventory.parent.mkdir(parents=True)
         self.url = "http://127.0.0.1:9"
+        self.programs = home / "bin"
+        self.programs.mkdir()
+        # Whether this machine has a container engine is nothing to these tests: the hosts have all its programs but that.
+        for place in os.get_exec_path():
+            for program in Path(place).glob("*"):
+                if program.name != "docker" and not (self.programs / program.name).exists():
+                    (self.programs / program.name).symlink_to(program)
+
+    def silent_engine(self) -> None:
+        """The hosts have a container engine from here on, which does not answer."""
+        program = self.programs / "docker"
+        program.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+        program.chmod(0o755)
 
     def write(self, **more: Any) -> None:
         hosts = {
@@ -78,6 +91,7 @@ class Site:
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_ASYNC_DIR": str(self.home / "async"),
+            "PATH": str(self.programs),
         }
 
     def play(self, name: str = "weights", *more: str) -> subprocess.CompletedProcess[str]:
@@ -215,8 +229,7 @@ def test_no_engine_is_started_on_weights_that_changed(
     fill(site, MIB)
     site.url = serve(site.hub)
     site.write()
-    log, binary = site.home / "launches", site.home / "bin" / "vllm"
-    binary.parent.mkdir()
+    log, binary = site.home / "launches", site.programs / "vllm"
     binary.write_text(ENGINE.format(python=sys.executable, log=str(log)), encoding="utf-8")
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", f"{binary.parent}:{os.environ['PATH']}")
@@ -264,6 +277,13 @@ def test_unused_weights_are_listed_and_removed_when_just_that_list_is_confirmed(
     site.inventory.write_text(yaml.safe_dump(tree), encoding="utf-8")
     unused = {host: site.home / host / "weights" / "org--other@ffffffffffff" for host in HOSTS}
 
+    # nothing is removed, or offered, where containers that cannot be seen may use it
+    site.silent_engine()
+    said, _ = site.well("weights_clean")
+    assert said.count("its container engine did not answer") == 2, said
+    assert said.count("left as they are: it did not answer") == 1, said
+    assert "-e confirm=" not in said
+    (site.programs / "docker").unlink()
     done = site.play("weights_clean", "-e", "confirm=00000000")
     assert done.returncode != 0
     assert "Nothing was removed" in done.stdout

@@ -9,7 +9,6 @@ import os
 import random
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -53,8 +52,11 @@ def test_a_killed_change_of_containers_converges_with_the_next_run(site: Site) -
         site.wish({MODEL: {**site.models[MODEL], "rollout": pace}})
 
 
-def test_a_killed_change_of_processes_converges_with_the_next_run(tmp_path: Path) -> None:
-    with local_fleet(tmp_path) as fleet:
+def test_a_killed_change_of_processes_converges_with_the_next_run(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    # a short name: the supervisor's socket is below it
+    with local_fleet(tmp_path_factory.mktemp("f")) as fleet:
         stage = Processes(fleet)
         run = stage.begin("site").wait(240)
         assert run.status == 0, str(run)
