@@ -6,11 +6,14 @@ The tests are one story, told in the order in which they stand: each leaves the 
 from __future__ import annotations
 
 import copy
+import json
 import os
+import shutil
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -19,9 +22,11 @@ import yaml
 
 from tests.e2e.rolling.streams import Streams
 from tests.e2e.rolling.watch import Watch
-from tests.e2e.site import PROXY_PORT, Site
+from tests.e2e.site import PROXY_PORT, Run, Site
+from tests.hosts import hub as stand_in
+from tests.hosts.lab import Lab
 from tests.hosts.machine import Host
-from tests.parts import vllm_image, wheelhouse
+from tests.parts import tiny_model, vllm_image, wheelhouse
 
 pytestmark = pytest.mark.timeout(1500)  # a first run builds the parts, and three engines share two cores
 
@@ -29,10 +34,13 @@ REQUESTS = 200
 AT_ONCE = 8
 # Streams during the change; with many more a new engine comes up very slowly, for all share two cores.
 STREAMS = int(os.environ.get("MODELYARD_STREAMS", "8"))
+MODEL = "org/tiny"
+OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
+"""Revisions of it."""
 
 
 def tiny(identity: str, replicas: int, host: Host, **more: Any) -> dict[str, Any]:
-    """A model as an operator declares it: the weights lie on the host already."""
+    """A model as an operator declares it; where nothing else is said the weights lie on the host already."""
     return {
         "id": identity,
         "engine": "vllm",
@@ -46,12 +54,27 @@ def tiny(identity: str, replicas: int, host: Host, **more: Any) -> dict[str, Any
 
 
 @pytest.fixture(scope="module")
-def site(start_hosts: Callable[..., list[Host]], tmp_path_factory: pytest.TempPathFactory) -> Site:
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as the hub has it."""
+    return tmp_path_factory.mktemp("hub") / MODEL
+
+
+@pytest.fixture(scope="module")
+def hub(lab: Lab, parts: None, repository: Path) -> Iterator[str]:
+    """The URL of a hub that the hosts can reach."""
+    shutil.copytree(tiny_model.directory(), repository)
+    with stand_in.hub(repository.parents[1], lab.controller) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def site(hub: str, start_hosts: Callable[..., list[Host]], tmp_path_factory: pytest.TempPathFactory) -> Site:
     """One host with two models, deployed by `site.yml`: `tiny` with two replicas, `steady` with one."""
     (host,) = start_hosts("alpha")
     fleet = {
         "fleet_name": "e2e",
         "fleet_accelerator": "cpu",
+        "fleet_hub_endpoint": hub,
         "fleet_images": {"vllm": {"cpu": vllm_image.tag()}},
         # the engines of the test hosts lack CAP_SYS_RESOURCE
         "fleet_container_ulimits": {},
@@ -59,7 +82,8 @@ def site(start_hosts: Callable[..., list[Host]], tmp_path_factory: pytest.TempPa
         "fleet_proxy_port": PROXY_PORT,
         "fleet_proxy_wheelhouse": str(wheelhouse.directory()),
     }
-    models = {"tiny": tiny("tiny", 2, host), "steady": tiny("steady", 1, host)}
+    source = {"hub": MODEL, "revision": OLD}
+    models = {"tiny": tiny("tiny", 2, host, source=source), "steady": tiny("steady", 1, host)}
     site = Site(tmp_path_factory.mktemp("site"), fleet, [host], models)
     site.write()
     try:
@@ -167,11 +191,21 @@ def test_a_killed_replica_costs_no_request_and_status_tells_the_truth(site: Site
     assert site.identities(["alpha.steady.0", other]) == bystanders
 
 
-def test_a_changed_argument_replaces_exactly_its_replicas_and_costs_no_request(site: Site) -> None:
+@pytest.fixture(scope="module")
+def first(site: Site) -> dict[str, Any]:
+    """What its first release runs: replica -> how it was started. Asked for before the first change."""
+    return launched(site)
+
+
+def test_a_changed_argument_replaces_exactly_its_replicas_and_costs_no_request(
+    site: Site, repository: Path, first: dict[str, Any]
+) -> None:
     steady = site.identities(["alpha.steady.0"])
     tiny_before = site.identities(site.replicas("tiny"))
+    (repository / "README.md").write_text("The second revision.\n")
     changed = copy.deepcopy(site.models)
     changed["tiny"]["args"]["max_model_len"] = 256
+    changed["tiny"]["source"]["revision"] = NEW
     site.wish(changed)
 
     plan = site.changes()
@@ -183,25 +217,31 @@ def test_a_changed_argument_replaces_exactly_its_replicas_and_costs_no_request(s
     assert all("max_model_len" in reason or "max-model-len" in reason for _, reason in replaced(plan)), plan
     assert site.identities() == {**steady, **tiny_before}, "a plan must touch nothing"
 
-    # no two engines need give the same text, so only its length is known
-    streams = Streams(site.proxy, "tiny", STREAMS, wanted=None, more={"ignore_eos": True})
-    with streams, Watch(site) as watch:
-        streams.wait_for(STREAMS)
-        site.play("deploy")
-        streams.wait_for(2 * STREAMS)  # the moved ones have had their turn as well
-    assert streams.tally.broken == [], f"of {streams.tally.whole} streams"
-    assert max(len(out & set(tiny_before)) for out in watch.away()) == 1, "one after the other"
-    print(f"{STREAMS} streams at all times: {streams.tally.whole} whole, none broken")
+    roll(site, lambda: site.play("deploy"), set(tiny_before))
     assert site.identities(["alpha.steady.0"]) == steady
     tiny_after = site.identities(site.replicas("tiny"))
     assert tiny_after.keys() == tiny_before.keys()
     assert not set(tiny_after.values()) & set(tiny_before.values())
+    now = launched(site)
     for replica in tiny_after:
-        assert "256" in site.containers()[replica]["Config"]["Cmd"]
+        assert "256" in now[replica]["command"]
+        assert any(NEW[:12] in source for source in now[replica]["mounts"]), now[replica]
+        assert any(OLD[:12] in source for source in first[replica]["mounts"]), first[replica]
     with site.client() as client:
         assert chat(client, "tiny", "Say hello.").choices[0].message.content
         with pytest.raises(openai.BadRequestError):
             chat(client, "tiny", "word " * 400)
+
+
+def test_a_rollback_restores_arguments_and_weights_and_costs_no_request(
+    site: Site, hub: str, first: dict[str, Any]
+) -> None:
+    steady = site.identities(["alpha.steady.0"])
+    sent = fetched(hub)
+    roll(site, lambda: site.play("rollback", model="tiny"), set(site.replicas("tiny")))
+    assert launched(site) == first
+    assert site.identities(["alpha.steady.0"]) == steady
+    assert fetched(hub) == sent, "the earlier revision is still there"
 
 
 def test_a_removed_model_leaves_and_nothing_else_does(site: Site) -> None:
@@ -244,6 +284,37 @@ def test_a_second_host_takes_new_replicas_and_nothing_moves(
             chat(client, "tiny", f"Request {number}, please.")
     after = {replica: generated(site, replica) for replica in before}
     assert all(after[replica] > before[replica] for replica in before), (before, after)
+
+
+def roll(site: Site, play: Callable[[], Run], replicas: set[str]) -> None:
+    """Let a playbook run that moves `replicas`, with streams at all times: one after the other, and no stream breaks."""
+    # no two engines need give the same text, so only its length is known
+    streams = Streams(site.proxy, "tiny", STREAMS, wanted=None, more={"ignore_eos": True})
+    with streams, Watch(site) as watch:
+        streams.wait_for(STREAMS)
+        play()
+        streams.wait_for(2 * STREAMS)  # the moved ones have had their turn as well
+    assert streams.tally.broken == [], f"of {streams.tally.whole} streams"
+    assert max(len(out & replicas) for out in watch.away()) == 1, "one after the other"
+    print(f"{STREAMS} streams at all times: {streams.tally.whole} whole, none broken")
+
+
+def launched(site: Site) -> dict[str, Any]:
+    """Replica -> image, command line and places of its container."""
+    return {
+        replica: {
+            "image": container["Image"],
+            "command": container["Config"]["Cmd"],
+            "mounts": sorted(mount["Source"] for mount in container["Mounts"] if mount["Type"] == "bind"),
+        }
+        for replica, container in site.containers(running=True).items()
+    }
+
+
+def fetched(url: str) -> Any:
+    """Bytes of each file that the hub at `url` has sent."""
+    with urllib.request.urlopen(f"{url}/sent", timeout=30) as answer:
+        return json.load(answer)
 
 
 def chat(client: openai.OpenAI, model: str, text: str) -> Any:

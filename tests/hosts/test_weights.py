@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hosts import hub as stand_in
 from tests.hosts.fixtures import REPOSITORY
 from tests.hosts.inventories import write_inventory
 from tests.hosts.lab import Lab
@@ -31,14 +32,8 @@ def hub(lab: Lab, tmp_path: Path) -> Iterator[str]:
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(random.Random(1).randbytes(SIZE))
-    server = REPOSITORY / "tests" / "tools" / "weights_server.py"
-    command = [sys.executable, str(server), str(tmp_path / "hub"), "/dev/stdout", "--listen", lab.controller]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://{lab.controller}:{process.stdout.readline().strip()}"
-        finally:
-            process.kill()
+    with stand_in.hub(tmp_path / "hub", lab.controller) as url:
+        yield url
 
 
 def play(inventory: Path, *more: str) -> subprocess.CompletedProcess[str]:
