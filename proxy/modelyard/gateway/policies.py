@@ -111,11 +111,16 @@ def _hashed(candidates: Sequence[LoadedT], weights: Sequence[float], key: str) -
     def score(n: int) -> bytes:
         return blake2b(candidates[n].id.encode() + b"\0" + taken, digest_size=8).digest()
 
-    ranked = sorted(range(len(candidates)), key=score, reverse=True)
-    for n in ranked:
-        if candidates[n].in_flight + 1 <= max(1.0, _LOAD_BOUND * share * weights[n]):
-            return candidates[n]
-    return candidates[ranked[0]]
+    def bears(n: int) -> bool:
+        return candidates[n].in_flight + 1 <= max(1.0, _LOAD_BOUND * share * weights[n])
+
+    scores = list(map(score, range(len(candidates))))
+    home = scores.index(max(scores))
+    if bears(home):
+        # nearly always, and the others need no order then
+        return candidates[home]
+    ranked = sorted(range(len(candidates)), key=scores.__getitem__, reverse=True)
+    return candidates[next(filter(bears, ranked), home)]
 
 
 def in_percent(key: str | None, percent: float, rng: random.Random) -> bool:

@@ -11,6 +11,7 @@ from aiohttp import web
 from modelyard.errors import BadRequestError, ModelyardError, UpstreamError
 from modelyard.registry.model import Model
 
+from ..affinity import affinity_key
 from ..context import Gateway
 from ..forward import Call, Opened, Wish
 from ..headers import ATTEMPTS, REPLICA, is_trusted, to_upstream
@@ -20,7 +21,6 @@ from ..replicas import Replica
 from ..upstream import whole
 
 SESSION = "X-Session-Id"
-_PREFIX_CHARS = 512
 
 
 def make_wish(
@@ -51,21 +51,6 @@ def make_wish(
         visit=visit,
         document=body,
     )
-
-
-def affinity_key(policy: str, session: str | None, body: dict[str, Any]) -> str | None:
-    """What the hash policies stick to: the session a client names (``session`` is its header), or the
-    beginning of its prompt.
-    """
-    if policy == "session_hash":
-        named = session or body.get("session_id") or body.get("user")
-        return named if isinstance(named, str) else None
-    if policy == "prefix_hash":
-        for name in ("messages", "prompt", "inputs"):
-            if body.get(name):
-                value = body[name]
-                return (value if isinstance(value, str) else _written(value))[:_PREFIX_CHARS]
-    return None
 
 
 def dumps(body: dict[str, Any]) -> bytes:

@@ -7,15 +7,14 @@ import time
 from typing import TYPE_CHECKING
 
 from modelyard.errors import (
-    BadRequestError,
     ClientGoneError,
     ModelyardError,
     UpstreamError,
     UpstreamLostError,
 )
 
+from ..affinity import affinity_key
 from ..answers import Shape, error_event
-from ..dialects.wishes import affinity_key
 from ..in_band import in_band_error, may_become_error
 from ..outcomes import FAILED, refused_head
 from ..pursuit import Pursuit
@@ -120,10 +119,7 @@ class Run:
         lane, template = self.lane, self._template
         key = None
         if model.policy in ("session_hash", "prefix_hash"):
-            try:
-                key = affinity_key(model.policy, template.session, self._document)
-            except BadRequestError:
-                return False
+            key = affinity_key(model.policy, template.session, self._document)
         self._name = name
         visit = self._visit
         visit.model = model.id
