@@ -213,7 +213,9 @@ def test_the_life_of_a_local_fleet(fleet: Fleet) -> None:
     # a second run changes nothing, and says so beforehand
     before = sorted(fleet.processes())
     assert fleet.changed(fleet.play("site", "--check", "--diff")) == 0
-    assert fleet.changed(fleet.play("site")) == 0
+    again = fleet.play("site")
+    assert fleet.changed(again) == 0
+    assert "2 replicas answered when they were compared with the wish" in " ".join(again.stdout.split())
     assert sorted(fleet.processes()) == before
 
     # a changed argument replaces the replicas, and the plan says so first

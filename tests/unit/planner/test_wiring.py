@@ -61,6 +61,23 @@ def test_what_is_unknown_is_never_run_from_the_redacted_spec_it_was_seen_with() 
     assert [item["model"] for item in wiring.to_run(given)] == ["a"]
 
 
+def test_who_answered_before_is_not_asked_again_where_nothing_was_moved_since() -> None:
+    replicas = [assignment("a"), assignment("b"), assignment("c", wished=False)]
+    names = [item["replica"] for item in replicas]
+    plan = {"hosts": {"h": {"replicas": replicas}}, "rollout": {"steps": []}}
+    compared = {"replicas": [{"replica": names[0], "proved": True}, {"replica": names[1], "proved": False}]}
+    assert [item["model"] for item in wiring.to_prove(plan, "h", compared)] == ["b"]
+    for nothing in (
+        {},
+        {"skipped": True},
+        {"failed": True, "replicas": []},
+        {"replicas": [{"replica": names[0]}]},
+    ):
+        assert [item["model"] for item in wiring.to_prove(plan, "h", nothing)] == ["a", "b"]
+    plan["rollout"] = {"steps": [{"number": 1}]}
+    assert [item["model"] for item in wiring.to_prove(plan, "h", compared)] == ["a", "b"]
+
+
 def test_a_wrong_name_of_a_model_is_told_with_the_nearest() -> None:
     assert wiring.unknown_model("echo", ["echo", "other"]) == ""
     assert wiring.unknown_model("ecko", ["echo", "other"]).endswith("did you mean echo?")

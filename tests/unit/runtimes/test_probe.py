@@ -118,3 +118,24 @@ def test_no_text_is_no_proof(monkeypatch: pytest.MonkeyPatch, answer: Any) -> No
     assert not outcome.ok
     assert outcome.error is not None
     assert outcome.error.startswith("/v1/chat/completions")
+
+
+def test_who_gives_an_answer_now_is_told_without_waiting_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    well = (200, {"choices": [{"message": {"content": "yes"}}]})
+    answering(
+        monkeypatch,
+        {
+            "/well/live": 200, "/well/ready": 200, "/well/v1/chat/completions": well,
+            "/mute/live": 200, "/mute/ready": 200, "/mute/v1/chat/completions": 500,
+            "/late/live": 200, "/late/ready": [503, 200],
+            "/gone/live": ConnectionRefusedError("refused"),
+        },
+    )  # fmt: skip
+    kind = {"live_path": "/live", "ready_path": "/ready", "start_period_s": 600}
+    kind |= {"served_name": "m", "dialect": "openai", "task": "generate"}
+    names = ("well", "mute", "late", "gone")
+    given = [{"replica": name, "spec": {**kind, "url": f"{TARGET.url}/{name}/"}} for name in names]
+    assert probe.proved(given, 5.0) == {"well"}
+    assert probe.proved([], 5.0) == set()

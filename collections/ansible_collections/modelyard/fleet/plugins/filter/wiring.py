@@ -31,6 +31,15 @@ def weights_listing(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> dict[s
     return sweeping.listing({host: look["found"] for host, look in looks.items() if "found" in look})
 
 
+def proved_before(plan: Mapping[str, Any], hostvars: Mapping[str, Any]) -> int:
+    """How many replicas have given their generation when they were compared (``__fleet_compared``)."""
+    return sum(
+        len(wiring.to_run(entry["replicas"]))
+        - len(wiring.to_prove(plan, host, hostvars[host].get("__fleet_compared") or {}))
+        for host, entry in plan["hosts"].items()
+    )
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -44,6 +53,8 @@ class FilterModule:
             "weights_peer": weights_share.peer,
             "weights_rate": weights_share.rate,
             "weights_sizes": weights_share.sizes,
+            "proved_before": proved_before,
+            "to_prove": wiring.to_prove,
             "to_run": wiring.to_run,
             "holders": wiring.holders,
             "gpus_expected": gpus.expected,

@@ -8,7 +8,8 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.golden import (
 )
 
 PROBE_TIMEOUT_S = 5.0
+MOST_AT_ONCE = 32
+"""Replicas of a host that are asked at the same time."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,26 @@ class Target:
     task: str
     prompt: str
     max_tokens: int
+
+
+def target_of(assignment: Mapping[str, Any], deadline_s: float | None) -> Target:
+    """The replica that an assignment of the planner stands for; without ``deadline_s`` it gets the time that its engine
+    takes to start. Raises ``KeyError`` for what the assignment lacks.
+    """
+    spec = assignment["spec"]
+    smoke = spec.get("smoke") or {}
+    return Target(
+        replica=assignment["replica"],
+        url=str(spec["url"]).rstrip("/"),
+        live_path=spec["live_path"],
+        ready_path=spec["ready_path"],
+        deadline_s=float(spec["start_period_s"] if deadline_s is None else deadline_s),
+        served_name=spec["served_name"],
+        dialect=spec["dialect"],
+        task=spec["task"],
+        prompt=str(smoke.get("prompt") or "Say hello."),
+        max_tokens=int(smoke.get("max_tokens") or 8),
+    )
 
 
 @dataclass
@@ -208,3 +231,19 @@ def failure_text(results: list[dict[str, Any]]) -> str:
             last_words = log and f"\n  its last words:{log}"
             blocks.append(f"{result['replica']} ({result['url']}): {result['error']}{last_words}")
     return "\n".join(blocks)
+
+
+def proved(assignments: Sequence[Mapping[str, Any]], timeout_s: float) -> set[str]:
+    """Which replicas are ready now and generate within ``timeout_s`` seconds, asked all at once. Raises ``KeyError``."""
+
+    def ask(target: Target) -> Outcome:
+        outcome = wait_ready(target, lambda: None)
+        if outcome.ready:
+            generate(target, outcome, timeout_s)
+        return outcome
+
+    if not assignments:
+        return set()
+    targets = [target_of(assignment, 0) for assignment in assignments]
+    with ThreadPoolExecutor(min(len(targets), MOST_AT_ONCE)) as threads:
+        return {outcome.replica for outcome in threads.map(ask, targets) if outcome.ok}

@@ -63,6 +63,19 @@ def to_run(assignments: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [item for item in assignments if item["wished"] and item["observed"] != "unknown"]
 
 
+def to_prove(plan: Mapping[str, Any], host: str, compared: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The assignments of a host that are still to be asked for a generation.
+
+    ``compared`` is what ``replicas`` has found there with ``prove_s``, before anything was moved: it holds where the plan
+    moves nothing.
+    """
+    wished = to_run(plan["hosts"][host]["replicas"])
+    if plan["rollout"]["steps"]:
+        return wished
+    given = {row["replica"] for row in compared.get("replicas") or () if row.get("proved")}
+    return [item for item in wished if item["replica"] not in given]
+
+
 def holders(facts: Mapping[str, Any], assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of a host's ``fleet_facts`` what tells whose a listening port is, and nothing else, as ``host_health`` takes it.
 

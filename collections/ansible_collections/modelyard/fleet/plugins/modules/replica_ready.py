@@ -111,23 +111,6 @@ SPEC: dict[str, Any] = {
 }
 
 
-def _target(assignment: dict[str, Any], deadline_s: float | None) -> probe.Target:
-    spec = assignment["spec"]
-    smoke = spec.get("smoke") or {}
-    return probe.Target(
-        replica=assignment["replica"],
-        url=str(spec["url"]).rstrip("/"),
-        live_path=spec["live_path"],
-        ready_path=spec["ready_path"],
-        deadline_s=float(spec["start_period_s"] if deadline_s is None else deadline_s),
-        served_name=spec["served_name"],
-        dialect=spec["dialect"],
-        task=spec["task"],
-        prompt=str(smoke.get("prompt") or "Say hello."),
-        max_tokens=int(smoke.get("max_tokens") or 8),
-    )
-
-
 def _watch(
     assignment: dict[str, Any], params: dict[str, Any]
 ) -> ContainerWatch | ProcessWatch | UnitWatch | None:
@@ -141,7 +124,7 @@ def _watch(
 
 
 def _check(assignment: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    target = _target(assignment, params["deadline_s"])
+    target = probe.target_of(assignment, params["deadline_s"])
     watch = _watch(assignment, params)
     outcome = probe.wait_ready(target, watch.gone if watch else lambda: None)
     if outcome.ready and params["generate"]:
@@ -160,7 +143,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     if assignments:
         try:
-            with ThreadPoolExecutor(max_workers=min(len(assignments), 32)) as pool:
+            with ThreadPoolExecutor(max_workers=min(len(assignments), probe.MOST_AT_ONCE)) as pool:
                 results = list(pool.map(lambda item: _check(item, params), assignments))
         except (KeyError, TypeError, ValueError) as error:
             module.fail_json(msg=f"an assignment is incomplete: {type(error).__name__}: {error}")

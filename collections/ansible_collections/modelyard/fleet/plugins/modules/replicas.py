@@ -80,6 +80,12 @@ options:
     description: Seconds between SIGTERM and SIGKILL for a replica whose own value is not known.
     type: int
     default: 120
+  prove_s:
+    description:
+      - Ask each replica that is left as it is for a generation, which may take so many seconds; 0 asks none. The result
+        says of each whether it gave one. None that does not fails the module.
+    type: float
+    default: 0
 attributes:
   check_mode:
     description: Compares as it does otherwise and says what would happen.
@@ -109,7 +115,8 @@ replicas:
   description: >-
     One entry for each of O(stops), then of O(replicas), failed or not: C(replica), C(runtime), C(action) (start,
     replace, keep, stop, put_back, discard), C(reason), C(changed), C(differences) (each with C(field), C(wanted),
-    C(found)), C(took_s), C(image_id), C(image_digest), C(notes) and C(error) (empty when all went well).
+    C(found)), C(took_s), C(image_id), C(image_digest), C(notes), C(error) (empty when all went well) and, with
+    O(prove_s), C(proved).
   returned: always
   type: list
   elements: dict
@@ -127,6 +134,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.modelyard.fleet.plugins.module_utils import probe
 from ansible_collections.modelyard.fleet.plugins.module_utils.containers.engine import Engine, EngineError
 from ansible_collections.modelyard.fleet.plugins.module_utils.containers.reconcile import (
     Reconciler,
@@ -163,6 +171,7 @@ SPEC: dict[str, Any] = {
     "restart": {"type": "list", "elements": "str", "default": []},
     "pull": {"type": "bool", "default": True},
     "stop_timeout_s": {"type": "int", "default": 120},
+    "prove_s": {"type": "float", "default": 0},
 }
 RUNTIMES = ("docker", "process")
 
@@ -228,6 +237,14 @@ def reconcile(params: dict[str, Any], check: bool) -> tuple[list[dict[str, Any]]
     return ended + contained + running, notes
 
 
+def prove(assignments: list[dict[str, Any]], results: list[dict[str, Any]], limit_s: float) -> None:
+    """Say in the results which replicas were left as they are and give an answer now."""
+    kept = {one["replica"] for one in results if one["action"] == "keep" and not one["error"]}
+    well = probe.proved([one for one in assignments if one["replica"] in kept], limit_s)
+    for one in results:
+        one["proved"] = one["replica"] in well
+
+
 def differs(result: dict[str, Any]) -> dict[str, str]:
     """What ``--diff`` shows of one result."""
     sides = {
@@ -272,6 +289,8 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     try:
         results, notes = reconcile(params, module.check_mode)
+        if params["prove_s"] > 0:
+            prove(params["replicas"], results, params["prove_s"])
     except KeyError as error:
         module.fail_json(msg=f"an assignment has no {error}: is it from the planner?", invocation=shown)
     except (EngineError, SupervisorError, ValueError, OSError, xmlrpc.client.Error) as error:
