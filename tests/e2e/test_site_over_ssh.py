@@ -35,7 +35,7 @@ AT_ONCE = 8
 # Streams during the change; with many more a new engine comes up very slowly, for all share two cores.
 STREAMS = int(os.environ.get("MODELYARD_STREAMS", "8"))
 MODEL = "org/tiny"
-OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
+OLD, NEW = "1" * 40, "2" * 40
 """Revisions of it."""
 
 
