@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 CLIENTS := .venv-clients
 INVENTORY ?= inventories/local
 PYTEST_ARGS ?=
+# how many test files run side by side: `auto` is one for each core, 0 is one after the other without workers
+PYTEST_WORKERS ?= auto
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -64,7 +66,7 @@ lint: $(VENV)/dev.stamp collections  ## ruff, mypy --strict, yamllint, ansible-l
 
 .PHONY: test
 test: lint  ## Lint and every test that needs no container engine
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 	@$(MAKE) test-clients
 
 .PHONY: test-clients
