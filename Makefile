@@ -12,6 +12,7 @@ INVENTORY ?= inventories/local
 PYTEST_ARGS ?=
 # how many test files run side by side: `auto` is one for each core, 0 is one after the other without workers
 PYTEST_WORKERS ?= auto
+SIDE_BY_SIDE := --numprocesses $(PYTEST_WORKERS) --no-loadscope-reorder
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -66,7 +67,7 @@ lint: $(VENV)/dev.stamp collections  ## ruff, mypy --strict, yamllint, ansible-l
 
 .PHONY: test
 test: lint  ## Lint and every test that needs no container engine
-	@$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --dist loadfile $(PYTEST_ARGS)
 	@$(MAKE) test-clients
 
 .PHONY: test-clients
@@ -77,7 +78,7 @@ test-clients: $(VENV)/dev.stamp $(CLIENTS)/stamp  ## Real client libraries, agai
 test-hosts: $(VENV)/dev.stamp $(CLIENTS)/stamp collections  ## Tests that need Docker: molecule, SSH test hosts, real vLLM
 	@bash tests/parts/engine.sh
 	@$(BIN)/python -m tests.parts build
-	@$(BIN)/pytest tests/hosts tests/e2e $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/hosts tests/e2e $(SIDE_BY_SIDE) --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(VENV)/dev.stamp collections  ## Measurements: tables and JSON, never pass or fail
