@@ -59,11 +59,17 @@ down: $(VENV)/deploy.stamp  ## Stop everything that `make up` started
 # --- checks -------------------------------------------------------------------------------------
 .PHONY: lint
 lint: $(VENV)/dev.stamp collections  ## ruff, mypy --strict, yamllint, ansible-lint (production, offline)
+	@$(MAKE) --jobs 2 --output-sync=target lint-ansible lint-python lint-yaml
+
+.PHONY: lint-ansible lint-python lint-yaml
+lint-ansible:
+	@$(BIN)/ansible-lint --offline --profile production
+lint-python:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+lint-yaml:
 	@$(BIN)/yamllint --strict .
-	@$(BIN)/ansible-lint --offline --profile production
 
 .PHONY: test
 test: lint  ## Lint and every test that needs no container engine

@@ -44,11 +44,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """After an interrupt let the workers stop what their tests have started, before they are ended."""
     if exitstatus != pytest.ExitCode.INTERRUPTED:
         return
-    for worker in session.config.stash[_WORKERS]:
-        with suppress(ProcessLookupError):  # from a terminal they have got the signal already
-            os.kill(worker.workerinfo["pid"], signal.SIGINT)
+    workers = session.config.stash[_WORKERS]
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            # from a terminal it has got the signal already, and does not mind another; xdist keeps rinfo for plugins
+            os.kill(worker.gateway._rinfo().pid, signal.SIGINT)
     end = time.monotonic() + _TIDYING_S
-    for worker in session.config.stash[_WORKERS]:
+    for worker in workers:
         with suppress(worker.channel.TimeoutError, worker.channel.RemoteError, EOFError):
             worker.channel.waitclose(max(0.0, end - time.monotonic()))
 
