@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 CLIENTS := .venv-clients
 INVENTORY ?= inventories/local
 PYTEST_ARGS ?=
+# how many test files run side by side: `auto` is one for each core, 0 is one after the other without workers
+PYTEST_WORKERS ?= auto
+SIDE_BY_SIDE := --numprocesses $(PYTEST_WORKERS) --no-loadscope-reorder
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -56,15 +59,21 @@ down: $(VENV)/deploy.stamp  ## Stop everything that `make up` started
 # --- checks -------------------------------------------------------------------------------------
 .PHONY: lint
 lint: $(VENV)/dev.stamp collections  ## ruff, mypy --strict, yamllint, ansible-lint (production, offline)
+	@$(MAKE) --jobs 2 --output-sync=target lint-ansible lint-python lint-yaml
+
+.PHONY: lint-ansible lint-python lint-yaml
+lint-ansible:
+	@$(BIN)/ansible-lint --offline --profile production
+lint-python:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+lint-yaml:
 	@$(BIN)/yamllint --strict .
-	@$(BIN)/ansible-lint --offline --profile production
 
 .PHONY: test
 test: lint  ## Lint and every test that needs no container engine
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --dist loadfile $(PYTEST_ARGS)
 	@$(MAKE) test-clients
 
 .PHONY: test-clients
@@ -75,7 +84,7 @@ test-clients: $(VENV)/dev.stamp $(CLIENTS)/stamp  ## Real client libraries, agai
 test-hosts: $(VENV)/dev.stamp $(CLIENTS)/stamp collections  ## Tests that need Docker: molecule, SSH test hosts, real vLLM
 	@bash tests/parts/engine.sh
 	@$(BIN)/python -m tests.parts build
-	@$(BIN)/pytest tests/hosts tests/e2e $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/hosts tests/e2e $(SIDE_BY_SIDE) --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(VENV)/dev.stamp collections  ## Measurements: tables and JSON, never pass or fail

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.vllm_engines import MODEL, proxy_for, vllm_engines
+from tests.hosts.fixtures import ONE_VLLM
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), ONE_VLLM]
 ROOT = Path(__file__).parents[2]
 
 

@@ -30,6 +30,7 @@ from tests.hosts.machine import Host
 from tests.parts import edge_packages, wheelhouse
 from tests.parts.docker import docker
 from tests.tools.certificates import Authority
+from tests.tools.ports import free_range
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -173,7 +174,7 @@ def inventory(directory: Path, lab: Lab, hosts: list[Host], addresses: tuple[str
     issued = authority.issue("edge.example", *addresses)
     fleet = {
         "fleet_name": "edge",
-        "fleet_ports": "18100-18109",
+        "fleet_ports": "{}-{}".format(*free_range(10)),
         "fleet_proxy_port": PROXY_PORT,
         "fleet_proxy_wheelhouse": str(wheelhouse.directory()),
         # sockets lie below it

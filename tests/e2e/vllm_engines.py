@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelyard.catalog import load_engine
 from tests.hosts.owner import LABEL, Owner
 from tests.parts import tiny_model, vllm_image
 from tests.parts.docker import docker
@@ -59,7 +60,9 @@ def vllm_engines(count: int, environment: Mapping[str, str] | None = None) -> It
 
 
 def _start(name: str, environment: Mapping[str, str], stack: ExitStack) -> VllmEngine:
-    flags = [part for key, value in environment.items() for part in ("--env", f"{key}={value}")]
+    # as the roles start one on a host without GPUs
+    settings = {**load_engine("vllm").data["env_accelerators"]["cpu"], **environment}
+    flags = [part for key, value in settings.items() for part in ("--env", f"{key}={value}")]
     docker(
         *["run", "--detach", "--name", name, "--label", f"{LABEL}={Owner.current()}", *flags],
         *["--shm-size", "256m", "--memory", "4g", "--publish", "127.0.0.1::8000"],

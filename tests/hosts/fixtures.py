@@ -16,10 +16,12 @@ from tests.hosts.lab import Lab
 from tests.hosts.machine import Host
 from tests.hosts.newcomer import Newcomer
 from tests.hosts.owner import Owner, sweep
-from tests.parts.building import PARTS, ensure, say_on_stderr
+from tests.parts.building import PARTS, alone, ensure, say_on_stderr
 from tests.parts.errors import PartError
 
 REPOSITORY = Path(__file__).parents[2]
+ONE_VLLM = pytest.mark.xdist_group("vllm")
+"""Mark of tests with a real vLLM: one worker runs them, for each engine takes gigabytes and all the cores there are."""
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +29,9 @@ def parts() -> None:
     """All parts are built; what killed sessions left is gone. Fails where Docker does not work."""
     try:
         ensure(list(PARTS), say_on_stderr)
-        for name in sweep():
-            say_on_stderr(f"  removed what a killed test session left: {name}")
+        with alone(say_on_stderr):
+            for name in sweep():
+                say_on_stderr(f"  removed what a killed test session left: {name}")
     except PartError as error:
         pytest.fail(str(error), pytrace=False)
 

@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 from tests.hosts.owner import LABEL, Owner
-from tests.integration.test_local_fleet import free_ports, free_range
 from tests.parts import rootfs
 from tests.parts.building import PARTS, ensure, say_on_stderr
 from tests.parts.docker import docker
+from tests.tools.ports import free_ports, free_range
 
 pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,10 +14,11 @@ import pytest
 import yaml
 from docker import APIClient
 
-from tests.integration.test_local_fleet import ROOT, Fleet, free_ports, free_range
+from tests.integration.test_local_fleet import ROOT, Fleet
 from tests.parts import rootfs
 from tests.parts.building import PARTS, ensure, say_on_stderr
 from tests.parts.docker import docker
+from tests.tools.ports import free_ports, free_range
 
 SECRET = "correct-horse-battery"
 

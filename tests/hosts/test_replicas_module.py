@@ -14,17 +14,16 @@ import pytest
 from tests.parts import rootfs
 from tests.parts.building import PARTS, ensure, say_on_stderr
 from tests.parts.docker import docker
+from tests.tools.ports import free_ports
 from tests.tools.run_module import SECRET, foreseen_and_done, kill_replicas, run_replicas, told
 
 # deaf to the first signal for a moment, like an engine that ends its answers first
 ENGINE = "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.05; done"
 
+# one worker runs all tests whose containers say that they have these GPUs
+pytestmark = pytest.mark.xdist_group("gpus")
+
 Result = dict[str, Any]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Site:
@@ -33,7 +32,7 @@ class Site:
     def __init__(self, home: Path) -> None:
         self.fleet = f"replicas-{random.randrange(16**8):08x}"
         self.home = home
-        self.ports = [free_port() for _ in range(3)]
+        self.ports = free_ports(3)
 
     def assignment(self, index: int = 0, **spec: Any) -> dict[str, Any]:
         full = {

@@ -10,14 +10,20 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from modelyard.chaos.client import Client
+from tests.tools.ports import free_range
 
 ROOT = Path(__file__).resolve().parents[2]
 RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=\d+\s+failed=\d+", re.MULTILINE)
+RATE = {"token_rate": 12}
+SLOWER = {"token_rate": 10}
+REPLICAS = {"n1.echo.0", "n1.echo.2", "n2.echo.1", "n2.echo.3"}
 
 
 class RollingFleet:
@@ -125,6 +131,24 @@ class RollingFleet:
     def ends(self) -> None:
         """Stop everything."""
         self.play("stop", "-e", "confirm=all", "-e", "stop_proxies=true")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RollingFleet]:
+    """A fleet that serves the usual wish, for the tests of one module."""
+    running = RollingFleet(tmp_path_factory.mktemp("r"), free_range(10)[0])
+    running.wish(args=RATE)
+    running.well("site")
+    yield running
+    running.ends()
+
+
+def settled(fleet: RollingFleet) -> dict[str, int]:
+    """The replicas' processes once the usual wish runs and is in use."""
+    fleet.wish(args=RATE)
+    fleet.well("deploy")
+    assert fleet.registry() == dict.fromkeys(REPLICAS, "active")
+    return fleet.pids()
 
 
 def changed(output: str) -> dict[str, int]:

@@ -16,8 +16,9 @@ import yaml
 from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import Home, program_state
 
 from tests.integration.test_drift import model, modelyard, wish
-from tests.integration.test_local_fleet import ROOT, Fleet, free_ports, free_range
+from tests.integration.test_local_fleet import ROOT, Fleet
 from tests.tools import UNREACHABLE_SSH, standins
+from tests.tools.ports import free_ports, free_range
 
 WRONG = {
     "newdriver": "driver_mismatch",

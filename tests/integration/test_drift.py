@@ -16,7 +16,8 @@ import pytest
 import yaml
 from ansible_collections.modelyard.fleet.plugins.module_utils.supervisor import Home, Supervisor
 
-from tests.integration.test_local_fleet import ROOT, Fleet, free_ports, free_range
+from tests.integration.test_local_fleet import ROOT, Fleet
+from tests.tools.ports import free_ports, free_range
 
 SECRET = "correct-horse-battery"
 Found = set[tuple[str, str, str]]

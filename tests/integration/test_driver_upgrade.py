@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.ports import free_range
+
 from .rolling_fleet import ROOT, RollingFleet
-from .test_local_fleet import free_range
 
 PLAN = """
 - ansible.builtin.stat: {path: "{{ fleet_home }}/driver"}

@@ -19,10 +19,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import unused_port
 
 from tests.tools.certificates import Authority
 from tests.tools.edge_stage import Stage, haproxy
+from tests.tools.ports import free_ports
 
 NAME = "edge.example"
 CHAT = "/v1/chat/completions"
@@ -190,8 +190,8 @@ async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
     program = haproxy()
     if program is None:
         pytest.skip("HAProxy is not here and cannot be fetched")
-    one, two = Proxy("proxy01", unused_port()), Proxy("proxy02", unused_port())
-    port, local_port = unused_port(), unused_port()
+    first, second, port, local_port = free_ports(4)
+    one, two = Proxy("proxy01", first), Proxy("proxy02", second)
     stage = configured(tmp_path, [one, two], port, local_port)
     trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
     async with AsyncExitStack() as stack:
@@ -302,7 +302,7 @@ async def test_a_proxy_that_nobody_can_connect_to_costs_no_request(edge: Edge) -
         return await edge.state(edge.one) == "DOWN"
 
     # its port is closed; whatever is sent, and before anybody has noticed
-    edge.stage.variables["edge_proxies"][0]["port"] = unused_port()
+    edge.stage.variables["edge_proxies"][0]["port"] = free_ports(1)[0]
     write(edge.stage, edge.directory, 8)
     edge.process.send_signal(signal.SIGUSR2)
 

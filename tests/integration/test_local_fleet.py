@@ -22,39 +22,11 @@ from typing import Any
 
 import pytest
 
+from tests.tools.ports import free_ports, free_range
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "correct-horse-battery"
 RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s+unreachable=\d+")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now; all are held until the last is found, so none comes twice."""
-    held = [socket.socket() for _ in range(count)]
-    for each in held:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in held]
-    for each in held:
-        each.close()
-    return ports
-
-
-def free_range(width: int) -> tuple[int, int]:
-    """First and last of ``width`` neighbouring free ports below the ephemeral ones."""
-    for first in range(20000 + os.getpid() % 5000, 32000, width):
-        held = []
-        try:
-            for port in range(first, first + width):
-                each = socket.socket()
-                held.append(each)
-                each.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        else:
-            return first, first + width - 1
-        finally:
-            for each in held:
-                each.close()
-    raise RuntimeError("no free range of ports")
 
 
 @dataclass

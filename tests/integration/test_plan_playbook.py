@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.tools import UNREACHABLE_SSH
+from tests.tools.ports import free_range
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "correct-horse-battery"
@@ -24,8 +25,8 @@ all:
   children:
     engine_hosts:
       hosts:
-        here: {ansible_connection: local, fleet_home: HOME/here, fleet_ports: 18100-18109}
-        dead: {ansible_host: 127.0.0.1, ansible_ssh_executable: SSH, fleet_home: HOME/dead, fleet_ports: 18110-18119}
+        here: {ansible_connection: local, fleet_home: HOME/here, fleet_ports: HERE}
+        dead: {ansible_host: 127.0.0.1, ansible_ssh_executable: SSH, fleet_home: HOME/dead, fleet_ports: DEAD}
     proxy_hosts:
       hosts:
         here:
@@ -45,7 +46,10 @@ models:
 def inventory(tmp_path: Path) -> Path:
     directory = tmp_path / "inventory"
     (directory / "group_vars" / "all").mkdir(parents=True)
-    text = HOSTS.replace("HOME", str(tmp_path)).replace("SSH", str(UNREACHABLE_SSH))
+    text = HOSTS
+    for name in ("HERE", "DEAD"):
+        text = text.replace(name, "{}-{}".format(*free_range(10)))
+    text = text.replace("HOME", str(tmp_path)).replace("SSH", str(UNREACHABLE_SSH))
     (directory / "hosts.yml").write_text(text, encoding="utf-8")
     (directory / "group_vars" / "all" / "models.yml").write_text(MODELS, encoding="utf-8")
     return directory

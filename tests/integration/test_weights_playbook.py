@@ -20,6 +20,7 @@ import yaml
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import make_manifest, write_manifest
 
 from tests.integration.test_local_fleet import RECAP, ROOT
+from tests.tools.ports import free_range
 
 SERVER = ROOT / "tests" / "tools" / "weights_server.py"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -59,6 +60,7 @@ class Site:
         self.inventory = home / "inv" / "hosts.yml"
         self.inventory.parent.mkdir(parents=True)
         self.url = "http://127.0.0.1:9"
+        self.ports = {name: "{}-{}".format(*free_range(10)) for name in HOSTS}
         self.programs = home / "bin"
         self.programs.mkdir()
         # Whether this machine has a container engine is nothing to these tests: the hosts have all its programs but that.
@@ -74,9 +76,7 @@ class Site:
         program.chmod(0o755)
 
     def write(self, **more: Any) -> None:
-        hosts = {
-            name: {"fleet_ports": f"{24100 + 10 * at}-{24109 + 10 * at}"} for at, name in enumerate(HOSTS)
-        }
+        hosts = {name: {"fleet_ports": ports} for name, ports in self.ports.items()}
         everything = settings(self.home, self.url) | more
         tree = {"all": {"vars": everything, "children": {"engine_hosts": {"hosts": hosts}}}}
         self.inventory.write_text(yaml.safe_dump(tree), encoding="utf-8")
@@ -161,8 +161,9 @@ def serve(tmp_path: Path) -> Iterator[Callable[[Path, float], str]]:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    made = Site(tmp_path / "site", tmp_path / "hub")
+def site(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    # a short name: supervisors' sockets are below it
+    made = Site(tmp_path_factory.mktemp("w"), tmp_path / "hub")
     made.model.mkdir(parents=True)
     (made.model / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
     return made

@@ -84,7 +84,7 @@ def ensure(names: list[str], say: Callable[[str], None]) -> None:
     Raises :class:`tests.parts.errors.PartError` when no engine answers or a part fails.
     """
     require_engine()
-    with _lock(say):
+    with alone(say):
         for part in ordered(names):
             if part.is_built():
                 say(f"  {part.name:8} ready   {part.where()}")
@@ -112,14 +112,15 @@ def ordered(names: list[str]) -> Iterator[Part]:
 
 
 @contextmanager
-def _lock(say: Callable[[str], None]) -> Iterator[None]:
+def alone(say: Callable[[str], None]) -> Iterator[None]:
+    """Do something that no two processes of this machine may do at once: wait until the others have done it."""
     directory = machine.cache_directory()
     directory.mkdir(parents=True, exist_ok=True)
     with Path(directory, "build.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("  waiting for another process that builds parts")
+            say("  waiting for another process that builds parts, or removes what is left")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -109,13 +109,17 @@ class ProxyProcess:
         self.port = int(str(said["url"]).rpartition(":")[2])
 
     async def stop(self, limit_s: float = 15.0) -> int:
-        """SIGTERM, and SIGKILL where that does not help in time; its exit code."""
+        """SIGTERM, and SIGKILL where that does not help in time; its exit code.
+
+        One that has been told already is not told again: that would hurry it, or come when it hears no signals any more.
+        """
         process = self._process
         if process is None:
             return 0
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+            if not self.told_to_stop:
+                with suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGTERM)
             try:
                 self.report = await self._line(limit_s)
                 async with asyncio.timeout(limit_s):

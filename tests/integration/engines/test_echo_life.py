@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 import pytest
+from tests.tools.ports import free_ports
 
 CHAT = {"messages": [{"role": "user", "content": "Once upon a time"}], "stream": True}
 
@@ -42,9 +43,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 
 
 async def test_the_port_stays_closed_while_it_starts() -> None:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "modelyard", "echo", "--port", str(port), "--start-delay", "3600"]
     process = await asyncio.create_subprocess_exec(*command)
     try:

@@ -23,6 +23,8 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     WeightsError,
 )
 
+from tests.tools.ports import free_ports
+
 from .conftest import Weights
 from .test_snapshot import options, wish
 
@@ -231,9 +233,7 @@ def answers(port: int) -> bool:
 @pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed here")
 def test_a_directory_behind_an_rsync_daemon(tmp_path: Path) -> None:
     place, pin = tree(tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     config = tmp_path / "rsyncd.conf"
     config.write_text(f"use chroot = no\n[models]\npath = {place.parent}\nread only = yes\n")
     command = [
