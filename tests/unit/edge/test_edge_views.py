@@ -17,6 +17,12 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.words impor
 from ansible_collections.modelyard.fleet.plugins.module_utils.drift.edge import edge_findings
 from ansible_collections.modelyard.fleet.plugins.module_utils.drift.findings import compose as drift
 from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view import compare, look, rows
+from ansible_collections.modelyard.fleet.plugins.module_utils.firewall import proxy_firewall
+from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import (
+    edge_findings as security_findings,
+)
+from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import proxy_targets
+from ansible_collections.modelyard.fleet.plugins.module_utils.security.findings import outside_findings
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.edge import (
     EdgeHost,
     edge_seen,
@@ -327,6 +333,103 @@ def test_who_has_the_address(
     }
     found = [(one["code"], one["severity"]) for one in doctor.address_findings(hosts, ["192.0.2.10"] * 2)]
     assert found == ([(code, severity)] if code else [])
+
+
+# --- security ------------------------------------------------------------------------------------
+
+SAFE = {
+    "listening": [
+        {"address": "127.0.0.1", "port": 8405},
+        {"address": "192.0.2.10", "port": 443},
+    ],
+    "tls": {"state": "refused", "version": "", "reason": ""},
+    "socket": {"path": "/run/modelyard-edge/admin.sock", "mode": "0600"},
+}
+
+
+def weaknesses(facts: dict[str, Any], **declared: Any) -> list[tuple[str, str, str]]:
+    found = list(security_findings("edge01", facts, DECLARED | declared))
+    return [(one["severity"], one["code"], one["what"]) for one in found]
+
+
+def test_an_edge_as_declared_has_no_weakness(tmp_path: Path) -> None:
+    assert weaknesses(seen(tmp_path, **SAFE)) == []
+    # one that has not got the address is not asked for its TLS
+    assert weaknesses(seen(tmp_path, **SAFE | {"tls": None})) == []
+    plain = [*SAFE["listening"], {"address": "192.0.2.10", "port": 80}]
+    assert weaknesses(seen(tmp_path, **SAFE | {"listening": plain}), http_port=80) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "code", "said"),
+    [
+        (
+            {"listening": [{"address": "192.0.2.10", "port": 80}, {"address": "0.0.0.0", "port": 443}]},
+            "finding",
+            "edge-listens-wider",
+            "192.0.2.10 port 80, 0.0.0.0 port 443",
+        ),
+        ({"listening": None}, "unknown", "edge-listens-wider", "could not be seen"),
+        (
+            {"tls": {"state": "accepted", "version": "TLSv1.1", "reason": ""}},
+            "finding",
+            "edge-old-tls",
+            "speaks TLSv1.1 with clients that ask for it; the oldest declared is TLSv1.2",
+        ),
+        ({"tls": {"state": "unknown", "version": "", "reason": "no"}}, "unknown", "edge-old-tls", "no"),
+        ({"socket": {"path": "/s", "mode": "0660"}}, "finding", "edge-socket-open", "0660"),
+        ({"problems": ["systemctl: not found"]}, "unknown", "host-unknown", "systemctl: not found"),
+    ],
+)
+def test_each_weakness_of_an_edge(
+    tmp_path: Path, change: dict[str, Any], severity: str, code: str, said: str
+) -> None:
+    ((found, which, what),) = weaknesses(seen(tmp_path, **SAFE | change))
+    assert (found, which) == (severity, code)
+    assert said in what
+
+
+def test_keys_and_passwords_that_others_can_read(tmp_path: Path) -> None:
+    placed(tmp_path)
+    (tmp_path / "haproxy" / "current" / "certificates" / "main.pem").chmod(0o644)
+    (tmp_path / "keepalived" / "current" / "password.conf").chmod(0o640)
+    found = weaknesses(seen(tmp_path, **SAFE))
+    assert [code for _, code, _ in found] == ["secret-file-open", "secret-file-open"]
+    assert "the key of a certificate" in found[0][2]
+    assert "a password" in found[1][2]
+    assert weaknesses({"msg": "no route"})[0][:2] == ("unknown", "host-unknown")
+
+
+FLEET = {
+    "gpu01": {"fleet_address": "192.0.2.11"},
+    "proxy01": {
+        "fleet_proxy_listen": "192.0.2.21",
+        "fleet_proxy_port": 8000,
+        "fleet_proxy_access": {"monitoring": ["192.0.2.31"]},
+        "fleet_address": "192.0.2.21",
+    },
+    "edge01": {"fleet_edge_address": "192.0.2.41", "fleet_address": "192.0.2.41"},
+}
+
+
+def past_the_edge(source: str, result: str) -> list[tuple[str, str]]:
+    """What is said of a proxy's port after one machine has tried it."""
+    (target,) = proxy_targets(FLEET, ["edge01"], ["proxy01"])
+    look_at = {**target, "by": "gpu01", "source": source, "ports": [{"port": 8000, "result": result}]}
+    allowed = [
+        one for group in proxy_firewall("proxy01", FLEET, ["edge01"])["allow"].values() for one in group
+    ]
+    wanted = {target["address"]: target["ports"]}
+    found = outside_findings("proxy01", wanted, allowed, [look_at], "proxy-port-reachable")
+    return [(one["severity"], one["code"]) for one in found]
+
+
+def test_who_can_go_past_the_edge() -> None:
+    assert past_the_edge("192.0.2.11", "open") == [("finding", "proxy-port-reachable")]
+    assert past_the_edge("192.0.2.11", "closed") == []
+    for entitled in ("192.0.2.41", "192.0.2.31", "192.0.2.21"):
+        assert past_the_edge(entitled, "open") == [("unknown", "proxy-port-reachable")], entitled
+    assert proxy_targets(FLEET, [], ["proxy01"]) == []
 
 
 # --- the status ------------------------------------------------------------------------------------
