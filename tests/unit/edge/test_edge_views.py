@@ -21,7 +21,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.firewall import pr
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import (
     edge_findings as security_findings,
 )
-from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import proxy_targets
+from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import ports_behind_edge
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.findings import outside_findings
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.edge import (
     EdgeHost,
@@ -414,7 +414,7 @@ FLEET = {
 
 def past_the_edge(source: str, result: str) -> list[tuple[str, str]]:
     """What is said of a proxy's port after one machine has tried it."""
-    (target,) = proxy_targets(FLEET, ["edge01"], ["proxy01"])
+    (target,) = ports_behind_edge(FLEET, ["edge01"], ["proxy01"])
     look_at = {**target, "by": "gpu01", "source": source, "ports": [{"port": 8000, "result": result}]}
     allowed = [
         one for group in proxy_firewall("proxy01", FLEET, ["edge01"])["allow"].values() for one in group
@@ -429,7 +429,7 @@ def test_who_can_go_past_the_edge() -> None:
     assert past_the_edge("192.0.2.11", "closed") == []
     for entitled in ("192.0.2.41", "192.0.2.31", "192.0.2.21"):
         assert past_the_edge(entitled, "open") == [("unknown", "proxy-port-reachable")], entitled
-    assert proxy_targets(FLEET, [], ["proxy01"]) == []
+    assert ports_behind_edge(FLEET, [], ["proxy01"]) == []
 
 
 # --- the status ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.firewall import (
 from ansible_collections.modelyard.fleet.plugins.module_utils.reach import look
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import (
     edge_findings,
-    proxy_targets,
+    ports_behind_edge,
 )
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.findings import (
     host_findings,
@@ -126,7 +126,7 @@ def proxies_outside(
     proxy_hosts: list[str],
 ) -> list[Finding]:
     """What this machine and the engine hosts reached of the proxies' ports behind an edge."""
-    targets = proxy_targets(settings, edges, proxy_hosts)
+    targets = ports_behind_edge(settings, edges, proxy_hosts)
     looks = [{**one, "by": CONTROLLER} for one in look(targets, _TIMEOUT_S)]
     looks += [{**one, "by": by} for by, result in reached.items() for one in result.get("targets") or []]
     found: list[Finding] = []

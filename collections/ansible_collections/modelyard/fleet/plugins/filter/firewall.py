@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.modelyard.fleet.plugins.module_utils import firewall
-from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import proxy_targets
+from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import ports_behind_edge
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.findings import neighbours
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
@@ -15,7 +15,7 @@ DOCUMENTATION = r"""
 name: firewall
 short_description: Ports and addresses as nftables takes them
 description: See the functions of module_utils/firewall.py, neighbours of module_utils/security/findings.py
-  and proxy_targets of module_utils/security/edge.py.
+  and ports_behind_edge of module_utils/security/edge.py.
 """
 
 
@@ -47,5 +47,5 @@ class FilterModule:
         )
         return {name: _told(getattr(firewall, name)) for name in names} | {
             "neighbours": _told(neighbours),
-            "proxy_targets": _told(proxy_targets),
+            "ports_behind_edge": _told(ports_behind_edge),
         }

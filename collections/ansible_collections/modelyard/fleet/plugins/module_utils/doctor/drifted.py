@@ -13,7 +13,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.words impor
     Finding,
     finding,
 )
-from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.compare import is_secret
+from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.compare import AS_DECLARED, is_secret
 
 _SEVERITIES = {"image": WARNING, "weights": CRITICAL, "proxy": CRITICAL, "edge": WARNING}
 
@@ -73,6 +73,9 @@ def _sentence(item: Finding) -> str:
     if item["kind"] == "weights":
         return f"Weights of {item['subject']}: {item['field']} is {found}, declared is {wanted}. {advice}"
     if item["kind"] == "edge":
+        if item["wanted"] == AS_DECLARED:
+            there = "missing" if item["found"] is None else found
+            return f"{item['subject']}, {item['field']}: {there}, not as declared. {advice}"
         return f"{item['subject']}, {item['field']}: {found}, declared is {wanted}. {advice}"
     if item["field"] == "state":
         return f"The proxy is {found}. {advice}"

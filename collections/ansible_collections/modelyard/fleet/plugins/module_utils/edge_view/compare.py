@@ -17,7 +17,7 @@ Difference = dict[str, Any]
 """``subject`` (a unit, a configuration), ``field``, ``wanted`` and ``found`` (text, None: not there)."""
 
 HIDDEN = "another one"
-_AS_DECLARED, _MISSING = "as declared", "missing"
+AS_DECLARED, _MISSING = "as declared", "missing"
 _LONGEST = 100
 # a line that somebody added by hand may carry what no declared one does
 _SECRET = re.compile(r"pass|secret|token|key\b", re.IGNORECASE)
@@ -70,7 +70,7 @@ def configuration_differences(seen: Facts, declared: Facts) -> Iterator[Differen
         if texts is None or there["problem"]:
             continue  # not wished here, or nobody may look: a problem tells so
         if there["number"] is None:
-            yield _one(part, "configuration", _AS_DECLARED, None)
+            yield _one(part, "configuration", AS_DECLARED, None)
             continue
         texts = {name: text.replace(NUMBER, str(there["number"])) for name, text in texts.items()}
         wanted: dict[str, str] = {
@@ -85,13 +85,13 @@ def configuration_differences(seen: Facts, declared: Facts) -> Iterator[Differen
         unknown = {name for name, one in seen["gathered"].items() if not one["digest"]}
         for name in sorted((wanted.keys() | there["digests"].keys()) - unknown):
             if name not in there["digests"]:
-                yield _one(part, name, _AS_DECLARED, None)
+                yield _one(part, name, AS_DECLARED, None)
             elif name not in wanted:
                 yield _one(part, name, None, "there")
             elif wanted[name] != there["digests"][name]:
                 shown = name in texts and name in there["texts"]
                 values = (
-                    lines_that_differ(texts[name], there["texts"][name]) if shown else (_AS_DECLARED, HIDDEN)
+                    lines_that_differ(texts[name], there["texts"][name]) if shown else (AS_DECLARED, HIDDEN)
                 )
                 yield _one(part, name, *values)
         for item in there["open"]:
@@ -108,7 +108,7 @@ def lines_that_differ(wanted: str, found: str) -> tuple[str, str]:
     more = max(len(want), len(have))
     pairs = [(at + 1, _at(want, at), _at(have, at)) for at in range(more) if _at(want, at) != _at(have, at)]
     if not pairs:
-        return _AS_DECLARED, "blanks or empty lines differ"
+        return AS_DECLARED, "blanks or empty lines differ"
     line, one, other = pairs[0]
     rest = f" (and {len(pairs) - 1} more)" if len(pairs) > 1 else ""
     return f"line {line}: {_shown(one)}", f"line {line}: {_shown(other)}{rest}"

@@ -41,7 +41,7 @@ def units(names: Mapping[str, str], timeout_s: int) -> tuple[dict[str, dict[str,
     command = ["systemctl", "show", f"--property={_PROPERTIES}", *names.values()]
     code, out, error = run(command, timeout_s)
     if code != 0:
-        return {}, f"systemctl: {error or f'exit status {code}'}"
+        return {}, f"systemctl: {' '.join(error.split()) or f'exit status {code}'}"
     by_name = {}
     for block in out.strip().split("\n\n"):
         pairs = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -170,7 +170,7 @@ def _parent(process: Path) -> int:
 def older_tls(address: str, port: int, minimum: str, timeout_s: float) -> dict[str, str]:
     """Whether TLS older than ``minimum`` (``TLSv1.2``, ``TLSv1.3``) is spoken at an address.
 
-    ``state``: ``refused``, ``accepted`` (with its ``version``) or ``unknown`` (with the ``reason``).
+    ``state``: ``refused``, ``closed`` (nobody listens), ``accepted`` (with its ``version``) or ``unknown`` (with the ``reason``).
     """
     oldest = {"TLSv1.2": 2, "TLSv1.3": 3}.get(minimum, 2)
     with warnings.catch_warnings():
@@ -197,5 +197,7 @@ def older_tls(address: str, port: int, minimum: str, timeout_s: float) -> dict[s
         if "ALERT" in str(error.reason or "").upper():
             return {"state": "refused", "version": "", "reason": ""}
         return {"state": UNKNOWN, "version": "", "reason": str(error)}
+    except ConnectionRefusedError as error:
+        return {"state": "closed", "version": "", "reason": str(error)}
     except OSError as error:
         return {"state": UNKNOWN, "version": "", "reason": str(error)}

@@ -80,7 +80,7 @@ def _address(text: str) -> str:
         return text
 
 
-def proxy_targets(
+def ports_behind_edge(
     settings: Mapping[str, Facts], edges: Sequence[str], proxies: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The proxies' ports behind an edge, as ``tcp_reach`` takes them; none without an edge."""
