@@ -29,7 +29,8 @@ _TEXT = "tag:yaml.org,2002:str"
 
 def _represent(dumper: yaml.SafeDumper, value: _Unsafe) -> yaml.ScalarNode:
     text = str(value)
-    tag = "!unsafe" if dumper.resolve(yaml.ScalarNode, text, (True, False)) == _TEXT else _TEXT
+    read_as = dumper.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    tag = "!unsafe" if read_as == _TEXT else _TEXT
     return dumper.represent_scalar(tag, text, style='"')
 
 

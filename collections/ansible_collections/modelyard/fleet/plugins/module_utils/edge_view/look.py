@@ -170,7 +170,8 @@ def _parent(process: Path) -> int:
 def older_tls(address: str, port: int, minimum: str, timeout_s: float) -> dict[str, str]:
     """Whether TLS older than ``minimum`` (``TLSv1.2``, ``TLSv1.3``) is spoken at an address.
 
-    ``state``: ``refused``, ``closed`` (nobody listens), ``accepted`` (with its ``version``) or ``unknown`` (with the ``reason``).
+    ``state``: ``refused``, ``closed`` (nobody listens), ``accepted`` (with its ``version``) or ``unknown`` (with
+    the ``reason``).
     """
     oldest = {"TLSv1.2": 2, "TLSv1.3": 3}.get(minimum, 2)
     with warnings.catch_warnings():
