@@ -114,6 +114,15 @@ def differences(facts: dict[str, Any]) -> dict[tuple[str, str], tuple[Any, Any]]
     return {(one["subject"], one["field"]): (one["wanted"], one["found"]) for one in found}
 
 
+def test_what_is_compared_is_what_the_role_writes() -> None:
+    said = STAGE.value("__edge_declared_files")
+    assert said["files"] == TEXTS
+    assert said["secrets"] == {"haproxy": DECLARED["secrets"]["haproxy"], "keepalived": {}}
+    assert list(said["unit_files"]) == list(UNITS)
+    assert said["unit_files"]["modelyard-edge.service"] == STAGE.template("haproxy.service.j2")
+    assert "PRIVATE KEY" not in json.dumps(said)
+
+
 def test_what_was_written_by_the_role_is_no_drift(tmp_path: Path) -> None:
     facts = seen(tmp_path)
     assert "@GENERATION@" not in facts["configurations"]["haproxy"]["texts"]["haproxy.cfg"]
