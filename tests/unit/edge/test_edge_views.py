@@ -49,7 +49,6 @@ STAGE = Stage(
                 "names": ["llm.example", "192.0.2.10"],
             }
         ],
-        "__edge_look_problems": [],
     }
 )
 TEXTS = {
@@ -63,6 +62,7 @@ SECRETS = {"haproxy": {"certificates/main.pem": PEM}, "keepalived": {"password.c
 UNITS = {"modelyard-edge.service": "[Unit]\nDescription=a\n", "modelyard-edge-address.service": "[Unit]\n"}
 DECLARED: dict[str, Any] = {
     **STAGE.value("__edge_declared_common"),
+    "problems": [],
     "files": TEXTS,
     "secrets": {part: generations.digests(files) for part, files in SECRETS.items()},
     "unit_files": UNITS,
@@ -207,6 +207,14 @@ def test_what_cannot_be_seen_is_unknown_and_never_as_declared(tmp_path: Path) ->
         "edge01",
         "no route",
     )
+
+
+def test_without_the_vault_nothing_is_compared_and_that_is_told(tmp_path: Path) -> None:
+    kept = {key: value for key, value in DECLARED.items() if key not in ("files", "secrets", "unit_files")}
+    facts = seen(tmp_path, units={"haproxy": RUNS | {"active": "failed"}, "address": RUNS})
+    found = {(one["severity"], one["field"]): one["found"] for one in edge_findings("edge01", facts, kept)}
+    assert set(found) == {("drift", "state"), ("unknown", "comparison")}
+    assert "cannot be told" in found["unknown", "comparison"]
 
 
 def test_a_directory_that_may_not_be_looked_into_is_not_missing(

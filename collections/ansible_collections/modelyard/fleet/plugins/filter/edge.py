@@ -31,4 +31,6 @@ class FilterModule:
         """Filters by name."""
         names = ("certificate_files", "edge_problems", "edge_sources", "edge_wiring", "vrrp_priority")
         found = {name: _plain(getattr(edge, name)) for name in names}
+        # not made plain first: that would render the keys' texts
+        found["gathered_files"] = edge.gathered_files
         return found | {"file_digests": _plain(generations.digests)}

@@ -137,7 +137,13 @@ def unseen(seen: Facts, declared: Facts) -> list[str]:
         ),
         *(f"{name}: {one['problem']}" for name, one in sorted(seen["gathered"].items()) if one["problem"]),
         *([seen["addresses"]["reason"]] if seen["addresses"]["reason"] else []),
-        *([] if "files" in declared else ["what is declared for it cannot be told"]),
+        *(
+            []
+            if "files" in declared
+            else [
+                "what is declared for it cannot be told: a variable of it is not known here, one of a vault maybe"
+            ]
+        ),
     ]
 
 
