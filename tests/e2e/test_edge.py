@@ -52,6 +52,16 @@ class Site:
     staying: str
     preferring: str
     trust: ssl.SSLContext
+    inventory: Path
+
+    def play(self, verb: str, *more: str) -> dict[str, Any]:
+        """Run a playbook for both hosts, and for the engines where it only looks; its result."""
+        result = self.inventory.parent / "result.json"
+        result.unlink(missing_ok=True)
+        log = self.inventory.parent / f"{verb}.log"
+        words = ("-e", f"modelyard_result_file={result}", *more)
+        assert begin(verb, self.inventory, log, [], *words).wait(240).status == 0, log.read_text()
+        return dict(json.loads(result.read_text())) if result.exists() else {}
 
     def host(self, name: str) -> Host:
         return {"alpha": self.alpha, "beta": self.beta}[name]
@@ -225,7 +235,7 @@ def site(lab: Lab, start_hosts: Callable[..., list[Host]], short_directory: Path
     try:
         run = begin("site", written, short_directory / "site.log", []).wait(300)
         assert run.status == 0, f"{run}\n{hosts[0].journal()}"
-        yield Site(hosts[0], hosts[1], addresses[0], addresses[1], trust)
+        yield Site(hosts[0], hosts[1], addresses[0], addresses[1], trust, written)
     finally:
         stopping = ("-e", "confirm=all", "--limit", "here")
         begin("stop", written, short_directory / "stop.log", [], *stopping).wait(120)
@@ -377,3 +387,68 @@ def backup_log(host: Host) -> str:
         )
     except Exception as error:  # it is starting
         return str(error)
+
+
+def of_the_edge(report: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """What a report says of the edge: what it is about, and how bad."""
+    return {
+        (one["host"], one.get("code") or f"{one['subject']} {one['field']}"): one["severity"]
+        for one in report["findings"]
+        if one.get("kind") == "edge" or str(one.get("code")).startswith(("edge", "proxy-port"))
+    }
+
+
+async def test_what_is_wrong_with_the_edge_is_seen_and_mended(site: Site) -> None:
+    """Goes on from the test before: HAProxy of beta is stopped, alpha has both addresses."""
+    current = "/etc/modelyard-edge/haproxy/current"
+    site.beta.run("sed", "-i", "s/ maxconn 8000/ maxconn 80/", f"{current}/haproxy.cfg")
+    site.beta.run("chmod", "0644", f"{current}/certificates/main.pem")
+    key = site.beta.run("readlink", "-f", f"{current}/certificates/main.pem").strip()
+
+    status = site.play("status")
+    alpha, beta = status["edge"]
+    assert (alpha["state"], alpha["holds"]) == ("up", [site.staying, site.preferring])
+    assert (alpha["certificate"], alpha["days_left"], alpha["proxies_up"]) == (
+        "edge.example",
+        0,
+        ["alpha", "beta"],
+    )
+    assert (beta["state"], beta["address_service"], beta["holds"]) == ("down", "up", [])
+    assert [(one["state"], one["holders"]) for one in status["edge_addresses"]] == [("up", ["alpha"])] * 2
+    assert status["overall"] == "down"
+
+    planted = {
+        ("beta", "modelyard-edge.service state"): "drift",
+        ("beta", "haproxy haproxy.cfg"): "drift",
+        ("beta", f"{key} mode"): "drift",
+    }
+    assert of_the_edge(site.play("drift")) == planted
+    ends = dict.fromkeys((("alpha", "edge_certificate_ends"), ("beta", "edge_certificate_ends")), "warning")
+    wrong = {
+        ("beta", "edge_down"): "critical",
+        ("beta", "edge_key_open"): "critical",
+        ("beta", "edge_differs"): "warning",
+    }
+    assert of_the_edge(site.play("doctor", "-e", "generate=false")) == ends | wrong
+    # this machine is no edge host, and nothing keeps it from asking the proxies
+    past = dict.fromkeys((("alpha", "proxy-port-reachable"), ("beta", "proxy-port-reachable")), "finding")
+    report = site.play("security")
+    assert of_the_edge(report) == past
+    assert (key, "secret-file-open") in {(one["subject"], one["code"]) for one in report["findings"]}
+
+    # rules on the machine that runs the tests are not wanted
+    site.play("hardening", "--limit", "alpha,beta")
+    site.play("edge")
+    assert of_the_edge(site.play("drift")) == {}
+    assert of_the_edge(site.play("security")) == {}
+    assert of_the_edge(site.play("doctor", "-e", "generate=false")) == ends
+    await until_held(site, {site.staying: "alpha", site.preferring: "beta"})
+    # each asks the other's proxy, and nobody else gets there
+    for host in (site.alpha, site.beta):
+        for name in ("alpha", "beta"):
+            wanted = f'haproxy_server_status{{proxy="proxies",server="{name}",state="UP"}} 1'
+            assert wanted in host.run("curl", "--silent", "http://127.0.0.1:8405/metrics")
+        with pytest.raises(TimeoutError):
+            socket.create_connection((host.address, PROXY_PORT), timeout=2).close()
+    loop = asyncio.get_running_loop()
+    assert (await loop.run_in_executor(None, ask, site, site.staying, 5)).startswith("alpha/")

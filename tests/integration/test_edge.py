@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view import look
 
 from tests.tools.certificates import Authority
 from tests.tools.edge_stage import Stage, haproxy
@@ -391,3 +392,50 @@ async def test_a_client_that_leaves_ends_its_request(edge: Edge) -> None:
     response.close()
     async with asyncio.timeout(WAIT_S):
         await carrying.left.wait()
+
+
+async def test_the_verbs_see_what_haproxy_does(edge: Edge) -> None:
+    seen = await asyncio.to_thread(look.haproxy, edge.local_port, WAIT_S)
+    up = {"proxy01": "up", "proxy02": "up"}
+    assert seen == {"state": "up", "reason": "", "generation": 7, "proxies": up}
+    edge.two.ready = 503
+
+    async def one_left() -> bool:
+        found = await asyncio.to_thread(look.haproxy, edge.local_port, WAIT_S)
+        return dict(found["proxies"]) == up | {"proxy02": "down"}
+
+    await until(one_left, "the second proxy is told to be down")
+    sockets = look.sockets(Path("/proc"), edge.process.pid)
+    assert {(one["address"], one["port"]) for one in sockets} == {
+        ("127.0.0.1", edge.port),
+        ("127.0.0.1", edge.local_port),
+    }
+    edge.process.send_signal(signal.SIGTERM)
+    await edge.process.wait()
+    gone = await asyncio.to_thread(look.haproxy, edge.local_port, WAIT_S)
+    assert (gone["state"], gone["proxies"]) == ("down", {})
+    assert "refused" in gone["reason"]
+
+
+async def test_tls_that_is_too_old_is_noticed(edge: Edge) -> None:
+    def spoken(minimum: str) -> str:
+        found = look.older_tls("127.0.0.1", edge.port, minimum, WAIT_S)
+        assert found["state"] != "unknown", found
+        return f"{found['state']} {found['version']}".strip()
+
+    assert await asyncio.to_thread(spoken, "TLSv1.2") == "refused"
+    assert await asyncio.to_thread(spoken, "TLSv1.3") == "accepted TLSv1.2"
+
+    path = edge.directory / "haproxy.cfg"
+    text = path.read_text().replace("ssl-min-ver TLSv1.2", "ssl-min-ver TLSv1.0")
+    ciphers = next(one for one in text.splitlines() if "ssl-default-bind-ciphers " in one)
+    path.write_text(
+        text.replace(ciphers, "    ssl-default-bind-ciphers ALL:@SECLEVEL=0").replace('"7"', '"8"')
+    )
+    edge.process.send_signal(signal.SIGUSR2)
+
+    async def reloaded() -> bool:
+        return await edge.local("/generation") == "8"
+
+    await until(reloaded, "the new configuration is in force")
+    assert await asyncio.to_thread(spoken, "TLSv1.2") == "accepted TLSv1.1"

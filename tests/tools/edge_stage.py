@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
-from ansible_collections.modelyard.fleet.plugins.filter.edge import FilterModule
-
 from tests.parts.debian import Absent, Program, program
+from tests.tools.renderer import render
 from tests.tools.role_readmes import ROOT
 
-_FILTERS = {f"modelyard.fleet.{name}": call for name, call in FilterModule().filters().items()}
 ROLE = ROOT / "roles" / "edge"
 
 
@@ -30,8 +25,6 @@ class Stage:
     """The role's variables as a run would have them on a host that says it is ``distribution`` ``version``."""
 
     def __init__(self, wish: Mapping[str, Any], distribution: str = "Debian", version: str = "12.11") -> None:
-        self._loader = DataLoader()
-        self._loader.set_basedir(str(ROLE / "templates"))
         family = distribution if distribution in ("Debian", "RedHat") else "RedHat"
         self.variables: dict[str, Any] = {
             "ansible_facts": {
@@ -43,13 +36,11 @@ class Stage:
             "inventory_hostname": "edge01",
             "__edge_interface": "eth0",
         }
-        for path in (ROLE / "defaults" / "main.yml", ROLE / "vars" / "main.yml"):
-            self.variables |= self._loader.load_from_file(str(path), trusted_as_template=True)
         self.variables |= wish
 
     def value(self, name: str) -> Any:
         """A variable as plain data."""
-        return json.loads(json.dumps(self.render("{{ " + name + " }}")))
+        return self.render("{{ " + name + " }}")
 
     def template(self, name: str) -> str:
         """One of the role's templates."""
@@ -57,10 +48,8 @@ class Stage:
 
     def render(self, text: str) -> Any:
         """A template in the role's variables, as a task would have it."""
-        templar = Templar(loader=self._loader, variables=self.variables)
-        # collections are found only by a process that runs Ansible: these would be loaded from ours there
-        templar._engine.environment.filters.update(_FILTERS)
-        return templar.template(trust_as_template(text))
+        files = [ROLE / "defaults" / "main.yml", ROLE / "vars" / "main.yml"]
+        return render(text, self.variables, files, ROLE / "templates")
 
     def write(self, directory: Path, replace: Mapping[str, str] | None = None, generation: int = 7) -> Path:
         """HAProxy's configuration with its certificates in a directory; the path of the main file.

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
 from typing import Any
 
 import rich_click as click
 from click.exceptions import Exit
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from modelyard.cli.tables import cell, rows
+from modelyard.cli import findings
+from modelyard.cli.tables import rows
 from modelyard.cli.verbs import inventory_options, run_verb, show_outcome
 
-WRONG = 2  # exit code: something is wrong
-NOT_SEEN = 3  # exit code: nothing was seen to be wrong, but not everything could be looked at
 _COLOURS = {"critical": "red", "unknown": "magenta", "warning": "yellow", "note": "dim"}
+_COLUMNS: tuple[findings.Column, ...] = (
+    ("how bad", "severity", True), ("what", "kind", True), ("what is wrong, and what to do", "text", False),
+)  # fmt: skip
 _VERDICTS = {"ill": "bold red", "unknown": "magenta", "look": "yellow", "well": "green"}
 
 
@@ -46,7 +46,7 @@ def doctor(
 ) -> None:
     """Find what is wrong with hosts, GPUs and replicas, and say what to do. Touches nothing.
 
-    Without HOST every engine and proxy host is looked at: driver, container toolkit, GPUs (missing, lost, errors in
+    Without HOST every engine, proxy and edge host is looked at: driver, container toolkit, GPUs (missing, lost, errors in
     memory, XID errors, heat), disks, memory, clock, ports, images, weights. Then every replica must generate.
 
     \b
@@ -82,26 +82,13 @@ def doctor(
 
 def exit_code(result: Mapping[str, Any]) -> int:
     """2 with anything critical or a warning, 3 with something unknown and neither, else 0; notes do not count."""
-    severities = {item.get("severity") for item in rows(result.get("findings"))}
-    return WRONG if severities & {"critical", "warning"} else NOT_SEEN if "unknown" in severities else 0
+    return findings.exit_code(result, ("critical", "warning"))
 
 
 def render_doctor(console: Console, result: Mapping[str, Any]) -> None:
     """A table for each host with findings, the worst first, and a line with the verdict of each host."""
-    for host, items in groupby(rows(result.get("findings")), key=lambda item: str(item.get("host"))):
-        table = Table(title=Text(host), title_justify="left", title_style="bold")
-        for name in ("how bad", "what", "what is wrong, and what to do"):
-            table.add_column(name, overflow="fold", no_wrap=name != "what is wrong, and what to do")
-        for item in items:
-            severity = str(item.get("severity"))
-            table.add_row(
-                Text(severity, style=_COLOURS.get(severity, "")),
-                cell(item.get("kind")),
-                cell(item.get("text")),
-            )
-        console.print(table)
-    for note in result.get("notes") or []:
-        console.print(Text(f"Note: {note}", style="yellow"), soft_wrap=True)
+    findings.show_findings(console, result, _COLUMNS, _COLOURS)
+    findings.show_notes(console, result)
     for one in rows(result.get("hosts")):
         console.print(verdict(one), soft_wrap=True)
 

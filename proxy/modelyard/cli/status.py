@@ -53,6 +53,15 @@ _PROXIES: Sequence[Column] = (
     ("ready", ("ready",), _cell), ("generation", ("generation",), _cell), ("in force", ("in_force",), _cell),
     ("endpoints", ("endpoints",), _counts), ("models", ("models",), _cell),
 )  # fmt: skip
+_EDGE: Sequence[Column] = (
+    ("edge", ("host",), _cell), ("state", ("state",), _state), ("keepalived", ("address_service",), _state),
+    ("holds", ("holds",), _cell), ("certificate", ("certificate",), _cell), ("days left", ("days_left",), _cell),
+    ("proxies up", ("proxies_up",), _cell), ("proxies down", ("proxies_down",), _cell), ("note", ("reason",), _cell),
+)  # fmt: skip
+_EDGE_ADDRESSES: Sequence[Column] = (
+    ("address", ("address",), _cell), ("state", ("state",), _state), ("held by", ("holders",), _cell),
+    ("note", ("reason",), _cell),
+)  # fmt: skip
 _ENDPOINTS: Sequence[Column] = (
     ("model", ("model",), _cell), ("endpoint", ("id", "endpoint"), _cell), ("URL", ("url",), _cell),
     ("state", ("state",), _state),
@@ -63,14 +72,15 @@ _RELEASES: Sequence[Column] = (
 )  # fmt: skip
 _SECTIONS = (
     ("hosts", "Hosts", _HOSTS), ("replicas", "Replicas", _REPLICAS),
-    ("proxies", "Proxies", _PROXIES), ("endpoints", "Endpoints", _ENDPOINTS), ("releases", "Releases", _RELEASES),
+    ("proxies", "Proxies", _PROXIES), ("edge", "Edge", _EDGE), ("edge_addresses", "Edge addresses", _EDGE_ADDRESSES),
+    ("endpoints", "Endpoints", _ENDPOINTS), ("releases", "Releases", _RELEASES),
 )  # fmt: skip
 
 
 @click.command()
 @inventory_options
 def status(inventory: str, limit: str | None, as_json: bool) -> None:
-    """Show hosts, replicas, proxies and endpoints: up, down or unknown. Touches nothing.
+    """Show hosts, replicas, proxies, the edge and endpoints: up, down or unknown. Touches nothing.
 
     \b
     [bold]Examples[/bold]

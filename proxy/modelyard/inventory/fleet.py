@@ -48,7 +48,7 @@ def check_setting(name: str, value: Any, engines: Engines) -> Iterator[Problem]:
             (name,),
             "Write the address that the host has on the network of the proxies.",
         )
-    elif name == "fleet_engine_access":
+    elif name in ("fleet_engine_access", "fleet_proxy_access"):
         for group, addresses in mapping(value).items():
             yield from _networks((name, str(group)), addresses)
     elif name == "fleet_address" and is_wildcard(value):

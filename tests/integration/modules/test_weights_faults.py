@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.modelyard.fleet.plugins.module_utils import snapshot
+from ansible_collections.modelyard.fleet.plugins.module_utils import weights_staging
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import MANIFEST
 
 from tests.tools.run_module import COLLECTIONS
@@ -120,7 +120,10 @@ def test_killed_downloads_go_on_and_nothing_looks_whole_before_it_is(slow: Weigh
     for at in sorted(source.uniform(0.02, 0.9) for _ in range(4)):
         process = start(params)
         end = time.monotonic() + 60
-        while snapshot.bytes_below(snapshot.staging_of(place)) < at * len(BIG) and process.poll() is None:
+        while (
+            weights_staging.bytes_below(weights_staging.staging_of(place)) < at * len(BIG)
+            and process.poll() is None
+        ):
             assert time.monotonic() < end
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -151,7 +154,7 @@ def test_a_second_run_waits_for_the_first_and_downloads_nothing(slow: Weights, t
     }
     first = start(params)
     end = time.monotonic() + 60
-    while not snapshot.bytes_below(snapshot.staging_of(place)) > MIB:
+    while not weights_staging.bytes_below(weights_staging.staging_of(place)) > MIB:
         assert time.monotonic() < end
         time.sleep(0.01)
     second = run(params)
@@ -290,7 +293,7 @@ def test_a_disk_that_becomes_full_on_the_way_is_told_and_the_rest_kept(
     process.stdin.write(arguments(params))
     process.stdin.close()
     end = time.monotonic() + 60
-    while snapshot.bytes_below(snapshot.staging_of(place)) < MIB:
+    while weights_staging.bytes_below(weights_staging.staging_of(place)) < MIB:
         assert time.monotonic() < end
         time.sleep(0.01)
     with (small_disk / "others").open("wb") as others:
@@ -334,7 +337,7 @@ def test_a_killed_copy_from_another_host_goes_on(tmp_path: Path) -> None:
     mine = wanted | {"destination": str(place)}
     there = {"host": "gpu01", "directory": str(theirs), "rate": 4.0 * MIB, "bytes": len(BIG)}
     process = start({"snapshots": [mine], "peer": there})
-    content = snapshot.staging_of(place) / "content" / "model.safetensors"
+    content = weights_staging.staging_of(place) / "content" / "model.safetensors"
     end = time.monotonic() + 60
     while not (content.exists() and content.stat().st_size > MIB // 2):
         assert time.monotonic() < end

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.modelyard.fleet.plugins.module_utils import peer, s3, sending, snapshot
+from ansible_collections.modelyard.fleet.plugins.module_utils import (
+    peer,
+    s3,
+    sending,
+    snapshot,
+    weights_staging,
+)
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     MANIFEST,
     UnreachedError,
@@ -79,7 +85,7 @@ def test_what_was_begun_is_gone_on_with(weights: Weights, tmp_path: Path, kind: 
     (place / "sub" / "a b.safetensors").rename(place / "hidden")
     with pytest.raises(WeightsError, match=r"404|is not there"):
         bring(wished, options())
-    content = snapshot.staging_of(tmp_path / "m") / "content" / "sub"
+    content = weights_staging.staging_of(tmp_path / "m") / "content" / "sub"
     (content / "a b.safetensors").write_bytes(DATA[:1000])
     (place / "hidden").rename(place / "sub" / "a b.safetensors")
     bring(wished, options())
@@ -157,10 +163,10 @@ def other(directory: Path, rate: float = 0) -> dict[str, Any]:
 def test_a_copy_from_another_host_is_hashed_and_resumed(tmp_path: Path) -> None:
     theirs, source = given(tmp_path)
     wished = wish(tmp_path / "mine", source)
-    staging = snapshot.staging_of(tmp_path / "mine")
+    staging = weights_staging.staging_of(tmp_path / "mine")
     (staging / "content" / "sub").mkdir(parents=True)
     (staging / "content" / "sub" / "a b.safetensors").write_bytes(b"x" * 1000)
-    snapshot._prepare(staging, wished)
+    weights_staging.prepare(staging, wished.source)
     assert not (staging / "content").exists()
     bring(wished, options(peer=other(theirs)))
     assert (tmp_path / "mine" / "sub" / "a b.safetensors").read_bytes() == DATA
@@ -255,7 +261,7 @@ def test_a_directory_behind_an_rsync_daemon(tmp_path: Path) -> None:
             assert snapshot.expected_bytes(wished, options()) == len(DATA) + 2
             with pytest.raises(WeightsError, match="are missing"):
                 bring(wished, options(reserve=1 << 60))
-            content = snapshot.staging_of(tmp_path / "m") / "content" / "sub"
+            content = weights_staging.staging_of(tmp_path / "m") / "content" / "sub"
             content.mkdir(parents=True, exist_ok=True)
             (content / "a b.safetensors").write_bytes(DATA[:5000])
             bring(wished, options())

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import given
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, is_trusted_as_template, trust_as_template
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelyard.cli.extra_vars import extra_vars_yaml
@@ -13,24 +15,39 @@ from modelyard.cli.playbooks import Events, ansible_environment, failure_message
 from modelyard.cli.project import inventory_path, project_root
 from modelyard.errors import ConfigError
 
-
-class Reader(yaml.SafeLoader):
-    """Reads ``!unsafe`` strings as a pair, so that a test can see the tag."""
+MARKS = ("{{", "{%", "{#")
 
 
-Reader.add_constructor("!unsafe", lambda loader, node: ("unsafe", loader.construct_scalar(node)))
+def as_ansible_reads(directory: Path, values: dict[str, Any]) -> Any:
+    path = directory / "extra.yml"
+    path.write_text(extra_vars_yaml(values), encoding="utf-8")
+    return DataLoader().load_from_file(str(path), cache="none", trusted_as_template=True)
 
 
-@given(st.text())
-def test_every_string_is_unsafe_and_survives(text: str) -> None:
-    values = {"a": text, "b": {"c": [text, 1, True, None]}}
-    expected = {"a": ("unsafe", text), "b": {"c": [("unsafe", text), 1, True, None]}}
-    try:
-        written = extra_vars_yaml(values)
-        written.encode()
-    except UnicodeEncodeError:
-        return  # lone surrogates cannot stand in a file
-    assert yaml.load(written, Reader) == expected  # noqa: S506 - a safe loader
+@given(st.text() | st.from_regex(r"[-+]?[0-9_.:]{1,8}(e[0-9])?", fullmatch=True))
+@example("3.11")
+@example("yes")
+@example("~")
+@example("<<")
+@example("2026-01-01")
+@example("{{ lookup('pipe', 'id') }}")
+def test_every_string_survives_as_text_and_is_no_template(text: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            read = as_ansible_reads(Path(directory), {"a": text, "b": {"c": [text, 1, True, None]}})
+        except UnicodeEncodeError:
+            return  # lone surrogates cannot stand in a file
+    assert read == {"a": text, "b": {"c": [text, 1, True, None]}}
+    for found in (read["a"], read["b"]["c"][0]):
+        assert isinstance(found, str)
+        assert not (is_trusted_as_template(found) and any(mark in found for mark in MARKS))
+
+
+def test_a_template_in_a_string_is_not_rendered(tmp_path: Path) -> None:
+    read = as_ansible_reads(tmp_path, {"a": "{{ 6 * 7 }}"})
+    assert (
+        Templar(loader=DataLoader(), variables=read).template(trust_as_template("{{ a }}")) == "{{ 6 * 7 }}"
+    )
 
 
 def make_project(directory: Path) -> Path:

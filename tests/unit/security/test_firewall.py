@@ -14,6 +14,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.firewall import (
     networks,
     port_ranges,
     proxy_addresses,
+    proxy_firewall,
     shut_out,
     within,
 )
@@ -25,6 +26,11 @@ ROLE = ROOT / "roles" / "host_hardening"
 
 
 def rules(ports: list[Any], **allow: list[str]) -> str:
+    """The file of rules of an engine host."""
+    return rendered({"ports": ports, "allow": allow})
+
+
+def rendered(engines: dict[str, Any], proxy: dict[str, Any] | None = None) -> str:
     """The file of rules, rendered from the role's own template as Ansible would."""
     environment = Environment(trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)  # noqa: S701
     environment.filters |= {
@@ -33,8 +39,11 @@ def rules(ports: list[Any], **allow: list[str]) -> str:
         "flatten": lambda lists: [item for one in lists for item in one],
     }
     template = environment.from_string((ROLE / "templates" / "modelyard.nft.j2").read_text(encoding="utf-8"))
-    given = {"ports": ports, "allow": allow}
-    return template.render(host_hardening_engine_ports=given, __host_hardening_owner="# Fleet: f")
+    return template.render(
+        host_hardening_engine_ports=engines,
+        host_hardening_proxy_ports=proxy or {},
+        __host_hardening_owner="# Fleet: f",
+    )
 
 
 def elements(text: str) -> list[str]:
@@ -88,6 +97,37 @@ def test_the_rules_name_no_table_but_ours_and_drop_only_at_the_end() -> None:
     ]
 
 
+BEHIND = {
+    "ports": ["8000"],
+    "allow": {"edge": ["192.0.2.22"], "monitoring": ["2001:db8::31"], "controllers": []},
+}
+
+
+def test_the_port_of_a_proxy_has_rules_of_its_own_beside_those_of_engines() -> None:
+    alone = rules(["8100"], proxies=["192.0.2.21"])
+    both = rendered({"ports": ["8100"], "allow": {"proxies": ["192.0.2.21"]}}, BEHIND)
+    assert elements(both) == [
+        *elements(alone),
+        "elements = { 8000 }",
+        "elements = { 192.0.2.22 }",
+        "elements = { 2001:db8::31 }",
+    ]
+    # what is said of engines stays as it is, to the letter
+    chain = alone[alone.index("\tset engine_ports") : alone.rindex("}")]
+    assert chain in both
+    assert "# edge: 192.0.2.22" in both.splitlines()
+    only = rendered({}, BEHIND)
+    assert "engine" not in only.replace("Docker", "")
+    lines = [line.strip() for line in only.splitlines()]
+    begin = lines.index("chain proxies {")
+    assert lines[begin + 3] == "tcp dport != @proxy_ports accept"
+    assert lines[begin + 7 : begin + 10] == [
+        "ip saddr @edge_ipv4 accept",
+        "ip6 saddr @edge_ipv6 accept",
+        "counter drop",
+    ]
+
+
 @pytest.mark.parametrize("port", ["", "0", "65536", "8199-8100", "x", "-1", "1-2-3"])
 def test_what_is_no_port(port: str) -> None:
     with pytest.raises(FirewallError, match="is no port"):
@@ -136,6 +176,19 @@ def test_what_the_role_refuses(firewall: dict[str, Any], says: str) -> None:
     assert firewall_problems(good, 8122) == [
         "8100-8199 holds 8122, the port of SSH, which is never closed here."
     ]
+
+
+def test_what_the_role_refuses_of_a_proxys_port() -> None:
+    assert firewall_problems(BEHIND, first="edge") == []
+    assert firewall_problems(BEHIND | {"ports": ["22"]}, first="edge") == [
+        "22 holds 22, the port of SSH, which is never closed here."
+    ]
+    (nobody,) = firewall_problems({"ports": ["8000"], "allow": {"edge": []}}, first="edge")
+    assert nobody == "Nobody is allowed to reach the proxy: name the edge hosts' addresses."
+    (unknown,) = firewall_problems(
+        {"ports": ["8000"], "allow": {"edge": ["192.0.2.1"], "proxies": []}}, first="edge"
+    )
+    assert unknown == "'proxies' is not known: allow has edge, monitoring, controllers."
 
 
 # --- from the inventory ---------------------------------------------------------------------------
@@ -202,3 +255,29 @@ def test_platforms_are_data() -> None:
     assert {name: one["package"] for name, one in platforms.items()} == dict.fromkeys(
         ("Debian", "Ubuntu", "RedHat"), "nftables"
     )
+
+
+EDGE = SETTINGS | {
+    "proxy01": {
+        "fleet_proxy_listen": "192.0.2.21",
+        "fleet_proxy_port": 8000,
+        "fleet_proxy_access": {"monitoring": ["192.0.2.31"]},
+        "fleet_address": "10.0.0.21",
+    },
+    "edge01": {"fleet_edge_address": "198.51.100.41", "fleet_address": "edge01.example"},
+}
+
+
+def test_a_proxy_behind_an_edge_answers_the_edge_and_whom_the_inventory_names() -> None:
+    assert proxy_firewall("proxy01", EDGE, ["edge01", "proxy01"]) == {
+        "ports": ["8000"],
+        "allow": {"edge": ["198.51.100.41", "192.0.2.21"], "monitoring": ["192.0.2.31"], "controllers": []},
+        "problems": [],
+    }
+
+
+def test_an_edge_host_whose_address_is_not_known_is_a_problem_and_no_open_port() -> None:
+    settings = EDGE | {"edge01": {"fleet_address": "edge01.example"}}
+    found = proxy_firewall("proxy01", settings, ["edge01"])
+    assert found["allow"]["edge"] == []
+    assert "Set fleet_edge_address" in found["problems"][0]

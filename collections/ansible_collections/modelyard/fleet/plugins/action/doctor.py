@@ -10,6 +10,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.modelyard.fleet.plugins.action.drift import lock_notes
 from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.findings import compose
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.edge import edge_seen
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
@@ -25,10 +26,11 @@ RESULTS = {
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Arguments: ``plan`` (redacted), ``settings`` (by host), ``engine_hosts``, ``proxy_hosts`` and ``asked`` (names),
-    ``generate`` (whether replicas were asked to), ``result_file``.
+    """Arguments: ``plan`` (redacted), ``settings`` (by host), ``engine_hosts``, ``proxy_hosts``, ``edge_hosts`` and
+    ``asked`` (names), ``generate`` (whether replicas were asked to), ``result_file``.
 
-    Reads registered results of each host: those of ``RESULTS`` and ``__proxy_probe``.
+    Reads registered results of each host: those of ``RESULTS`` and ``__proxy_probe``, and of the edge ``__edge_facts`` and
+    ``__edge_declared``.
     """
 
     _requires_connection = False
@@ -45,7 +47,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         plan = data(args["plan"])
         seen = {key: registered(name, engines) for key, name in RESULTS.items()}
-        seen["health"] |= registered("__host_health", proxies)
+        edges = edge_seen(hostvars, args.get("edge_hosts") or ())
+        seen["health"] |= registered("__host_health", [*proxies, *edges])
         report = {
             "kind": "doctor",
             "checked_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -55,6 +58,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 proxies=registered("__proxy_probe", proxies),
                 asked=[str(host) for host in args["asked"]],
                 generate=bool(data(args["generate"])),
+                edges={host: (one.seen, one.declared, one.certificates) for host, one in edges.items()},
                 **seen,
             ),
             "generate": bool(data(args["generate"])),

@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.modelyard.fleet.plugins.module_utils.drift.findings import compose
 from ansible_collections.modelyard.fleet.plugins.module_utils.drift.words import KINDS, Finding
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.edge import edge_seen
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.locking import (
     DEAD,
     LOCK,
@@ -27,9 +28,11 @@ COLOURS = {"drift": "red", "unknown": "yellow", "note": "bright gray"}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Arguments: ``plan`` (redacted), ``engine_hosts``, ``proxy_hosts`` and ``asked`` (names), ``result_file``.
+    """Arguments: ``plan`` (redacted), ``engine_hosts``, ``proxy_hosts``, ``edge_hosts`` and ``asked`` (names),
+    ``result_file``.
 
-    Reads three registered results of each host: ``__fleet_facts``, ``__replica_drift`` and ``__proxy_probe``.
+    Reads registered results of each host: ``__fleet_facts``, ``__replica_drift`` and ``__proxy_probe``, and of the edge
+    ``__edge_facts`` and ``__edge_declared``.
     """
 
     _requires_connection = False
@@ -51,6 +54,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             compared=registered("__replica_drift", "engine_hosts"),
             proxies=registered("__proxy_probe", "proxy_hosts"),
             asked=asked,
+            edge={
+                host: (one.seen, one.declared)
+                for host, one in edge_seen(hostvars, args.get("edge_hosts") or ()).items()
+            },
         )
         report = {
             "kind": "drift",

@@ -1,4 +1,4 @@
-"""Say which weaknesses a fleet has. Runs on the controller, from where it also tries the engines' ports."""
+"""Say which weaknesses a fleet has. Runs on the controller, from where it also tries the engines' and proxies' ports."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.modelyard.fleet.plugins.module_utils.firewall import engine_firewall, proxy_addresses
+from ansible_collections.modelyard.fleet.plugins.module_utils.firewall import (
+    engine_firewall,
+    proxy_addresses,
+    proxy_firewall,
+)
 from ansible_collections.modelyard.fleet.plugins.module_utils.reach import look
+from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import (
+    edge_findings,
+    ports_behind_edge,
+)
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.findings import (
     host_findings,
     in_order,
@@ -18,6 +26,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.security.findings 
     to_probe,
 )
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.words import CODES, Finding
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.edge import edge_seen
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import by_host, count, write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import read_wish
@@ -28,9 +37,11 @@ _TIMEOUT_S = 2.0
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Arguments: ``settings`` (by host), ``engine_hosts``, ``proxy_hosts`` and ``asked`` (names), ``result_file``.
+    """Arguments: ``settings`` (by host), ``engine_hosts``, ``proxy_hosts``, ``edge_hosts`` and ``asked`` (names),
+    ``result_file``.
 
-    Reads two registered results of each host: ``__security_facts`` and, of engine hosts, ``__security_reach``.
+    Reads registered results of each host: ``__security_facts``, of engine hosts ``__security_reach``, and of the edge
+    ``__edge_facts`` and ``__edge_declared``.
     """
 
     _requires_connection = False
@@ -53,6 +64,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         findings += outside(
             seen, reached, settings, engine_hosts, [str(name) for name in args["proxy_hosts"]]
         )
+        edges = edge_seen(hostvars, args.get("edge_hosts") or ())
+        for host, one in edges.items():
+            # a host of which nothing at all is known has been told already
+            if host in asked and (host in seen or "configurations" in one.seen):
+                findings += edge_findings(host, one.seen, one.declared)
+        answered = [str(name) for name in args["proxy_hosts"] if name in seen]
+        findings += proxies_outside(reached, settings, list(edges), answered)
         findings = in_order(findings)
         report = {
             "kind": "security",
@@ -98,6 +116,26 @@ def outside(
         allowed += [one for name in proxy_hosts for one in proxy_addresses(name, settings[name])[0]]
         theirs = [one for one in looks if one["host"] == host]
         found += outside_findings(host, wanted[host], allowed, theirs)
+    return found
+
+
+def proxies_outside(
+    reached: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Mapping[str, Any]],
+    edges: list[str],
+    proxy_hosts: list[str],
+) -> list[Finding]:
+    """What this machine and the engine hosts reached of the proxies' ports behind an edge."""
+    targets = ports_behind_edge(settings, edges, proxy_hosts)
+    looks = [{**one, "by": CONTROLLER} for one in look(targets, _TIMEOUT_S)]
+    looks += [{**one, "by": by} for by, result in reached.items() for one in result.get("targets") or []]
+    found: list[Finding] = []
+    for target in targets:
+        host, wanted = target["host"], {target["address"]: target["ports"]}
+        allow = proxy_firewall(host, settings, edges)["allow"]
+        allowed = [one for group in allow.values() for one in group]
+        theirs = [one for one in looks if one["host"] == host]
+        found += outside_findings(host, wanted, allowed, theirs, "proxy-port-reachable")
     return found
 
 

@@ -8,19 +8,26 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.modelyard.fleet.plugins.module_utils import fleet_status as words
+from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.rows import address_rows, edge_row
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.edge import EdgeHost, edge_seen
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
 HOST_COLUMNS = (
     "name", "state", "docker", "gpus", "gpus_used", "gpus_free", "gpus_blocked", "replicas_up", "replicas_wished",
 )  # fmt: skip
+EDGE_COLUMNS = (
+    "host", "state", "address_service", "holds", "certificate", "days_left", "proxies_up", "proxies_down", "reason",
+)  # fmt: skip
 COLOURS = {"up": "green", "ready": "green", "down": "red", "unknown": "yellow", "not ready": "yellow"}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Arguments: ``plan`` (redacted), ``engine_hosts``, ``proxy_hosts`` and ``asked`` (names), ``result_file``.
+    """Arguments: ``plan`` (redacted), ``engine_hosts``, ``proxy_hosts``, ``edge_hosts`` and ``asked`` (names),
+    ``result_file``.
 
-    Reads three registered results of each host: ``__fleet_facts``, ``__replica_probe`` and ``__proxy_probe``.
+    Reads registered results of each host: ``__fleet_facts``, ``__replica_probe`` and ``__proxy_probe``, and of the edge
+    ``__edge_facts`` and ``__edge_declared``.
     """
 
     _requires_connection = False
@@ -41,6 +48,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             probes=registered("__replica_probe", "engine_hosts"),
             proxies=registered("__proxy_probe", "proxy_hosts"),
         )
+        status |= edge(edge_seen(hostvars, self._task.args.get("edge_hosts") or ()))
         status["releases"] = releases(Path(str(plan["state_dir"])), plan)
         status["overall"] = words.overall(status, [str(host) for host in self._task.args["asked"]])
         display = Display()
@@ -70,6 +78,16 @@ def compose(
         "proxies": [words.proxy_row(host, one) for host, one in sorted(proxies.items())],
         "endpoints": words.endpoint_rows(newest, replicas),
         "holds": plan.get("holds", []),
+    }
+
+
+def edge(hosts: dict[str, EdgeHost]) -> dict[str, list[dict[str, Any]]]:
+    """The edge, keyed edge (a row for each host) and edge_addresses; both empty without one."""
+    seen = {host: one.seen for host, one in hosts.items()}
+    moving = [address for one in hosts.values() for address in one.declared.get("addresses") or ()]
+    return {
+        "edge": [edge_row(host, one.seen, one.declared, one.certificates) for host, one in hosts.items()],
+        "edge_addresses": address_rows(seen, moving),
     }
 
 
@@ -106,10 +124,16 @@ def tables(status: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[dict
         }
         for row in status["proxies"]
     ]
+    edges = [
+        row | {"proxies_up": ", ".join(row["proxies_up"]), "proxies_down": ", ".join(row["proxies_down"])}
+        for row in status["edge"]
+    ]
     return [
         ("Hosts", HOST_COLUMNS, status["hosts"]),
         ("Replicas", ("replica", "state", "health", "port", "gpus", "reason"), status["replicas"]),
         ("Proxies", ("host", "url", "state", "ready", "generation", "endpoints", "models"), proxies),
+        ("Edge", EDGE_COLUMNS, edges),
+        ("Edge addresses", ("address", "state", "holders", "reason"), status["edge_addresses"]),
         ("Endpoints", ("model", "id", "url", "state"), status["endpoints"]),
         ("Releases", ("model", "release", "at", "who", "held_at", "problem"), status["releases"]),
     ]

@@ -7,13 +7,15 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.modelyard.fleet.plugins.module_utils import firewall
+from ansible_collections.modelyard.fleet.plugins.module_utils.security.edge import ports_behind_edge
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.findings import neighbours
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
 DOCUMENTATION = r"""
 name: firewall
 short_description: Ports and addresses as nftables takes them
-description: See the functions of module_utils/firewall.py, and neighbours of module_utils/security/findings.py.
+description: See the functions of module_utils/firewall.py, neighbours of module_utils/security/findings.py
+  and ports_behind_edge of module_utils/security/edge.py.
 """
 
 
@@ -34,5 +36,16 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filters by name."""
-        names = ("port_ranges", "networks", "firewall_problems", "engine_firewall", "shut_out", "targets")
-        return {name: _told(getattr(firewall, name)) for name in names} | {"neighbours": _told(neighbours)}
+        names = (
+            "port_ranges",
+            "networks",
+            "firewall_problems",
+            "engine_firewall",
+            "proxy_firewall",
+            "shut_out",
+            "targets",
+        )
+        return {name: _told(getattr(firewall, name)) for name in names} | {
+            "neighbours": _told(neighbours),
+            "ports_behind_edge": _told(ports_behind_edge),
+        }

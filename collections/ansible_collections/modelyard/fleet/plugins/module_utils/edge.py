@@ -250,17 +250,30 @@ def certificate_files(certificates: Iterable[Mapping[str, Any]]) -> dict[str, di
     """The files of declared certificates by their paths within a configuration: ``secrets`` (texts) and ``gathered`` (lists
     of paths on the host).
     """
-    secrets: dict[str, str] = {}
-    gathered: dict[str, list[str]] = {}
-    for one in certificates:
-        name = f"certificates/{one['name']}.pem"
-        if one.get("certificate_path"):
-            gathered[name] = [str(one[key]) for key in ("certificate_path", "key_path") if one.get(key)]
-        else:
-            secrets[name] = "".join(
-                f"{str(one.get(key) or '').strip()}\n" for key in ("certificate", "key") if one.get(key)
-            )
-    return {"secrets": secrets, "gathered": gathered}
+    declared = list(certificates)
+    secrets = {
+        _certificate_file(one): "".join(
+            f"{str(one.get(key) or '').strip()}\n" for key in ("certificate", "key") if one.get(key)
+        )
+        for one in declared
+        if not one.get("certificate_path")
+    }
+    return {"secrets": secrets, "gathered": gathered_files(declared)}
+
+
+def gathered_files(certificates: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The paths on the host that declared certificates are put together from. No key's text is looked at: who only looks at
+    the edge may not be able to decrypt it.
+    """
+    return {
+        _certificate_file(one): [str(one[key]) for key in ("certificate_path", "key_path") if one.get(key)]
+        for one in certificates
+        if one.get("certificate_path")
+    }
+
+
+def _certificate_file(one: Mapping[str, Any]) -> str:
+    return f"certificates/{one['name']}.pem"
 
 
 def edge_wiring(

@@ -153,3 +153,22 @@ def download(
                 f"{without_userinfo(url)}: {reason}. {human(after)} are kept; the next run goes on from there"
             ) from reason
         sleep(min(2.0**failures, 30.0))
+
+
+def brought(target: Path, bring: Callable[[], None], fault: Callable[[], str]) -> str:
+    """Bring a file, and once more from the start where an earlier run had begun it and it ends wrong: the beginning may be
+    another file's.
+
+    ``bring`` goes on with what is there, ``fault`` says what is wrong with the whole, empty when nothing is. Gives that;
+    nothing of a wrong file is kept.
+    """
+    resumed = target.exists()
+    while True:
+        bring()
+        wrong = fault()
+        if not wrong:
+            return ""
+        target.unlink(missing_ok=True)
+        if not resumed:
+            return wrong
+        resumed = False

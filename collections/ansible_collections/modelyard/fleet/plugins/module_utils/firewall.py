@@ -1,4 +1,4 @@
-"""Who may reach the engines' ports: from what operators write to what nftables takes. Pure; nothing is looked up."""
+"""Who may reach the ports of engines, and of proxies behind an edge: from what operators write to nftables. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.edge import edge_address
+
 GROUPS = ("proxies", "monitoring", "controllers")
-"""Who may be let through; the order in which they are told."""
+"""Who may be let through to engines; the order in which they are told."""
+PROXY_GROUPS = ("edge", "monitoring", "controllers")
+"""The same for the port of a proxy behind an edge."""
 
 
 class FirewallError(ValueError):
@@ -72,8 +76,12 @@ def is_allowed(address: str, allowed: Iterable[Any]) -> bool:
     return False
 
 
-def firewall_problems(firewall: Mapping[str, Any], ssh: Any = 22) -> list[str]:
-    """What is wrong with ``ports`` and ``allow`` of a host, one sentence each. ``ssh`` is its port of SSH."""
+def firewall_problems(firewall: Mapping[str, Any], ssh: Any = 22, first: str = "proxies") -> list[str]:
+    """What is wrong with ``ports`` and ``allow`` of a host, one sentence each. ``ssh`` is its port of SSH.
+
+    ``first`` is who must get through: ``proxies`` to engines, ``edge`` to a proxy.
+    """
+    groups = GROUPS if first in GROUPS else PROXY_GROUPS
     problems = []
     ports = firewall.get("ports") or []
     if not ports:
@@ -86,13 +94,14 @@ def firewall_problems(firewall: Mapping[str, Any], ssh: Any = 22) -> list[str]:
                 problems.append(f"{port} holds {entry}, the port of SSH, which is never closed here.")
     allow = firewall.get("allow") or {}
     problems += [
-        f"{group!r} is not known: allow has {', '.join(GROUPS)}." for group in allow if group not in GROUPS
+        f"{group!r} is not known: allow has {', '.join(groups)}." for group in allow if group not in groups
     ]
-    for group in GROUPS:
+    for group in groups:
         for address in allow.get(group) or []:
             problems += [f"{group}: {problem}" for problem in _said(network_of, address)]
-    if not any(allow.get(group) for group in GROUPS):
-        problems.append("Nobody is allowed to reach the engines: name the proxies' addresses.")
+    if not any(allow.get(group) for group in groups):
+        whom = ("the engines", "proxies") if groups is GROUPS else ("the proxy", "edge hosts")
+        problems.append(f"Nobody is allowed to reach {whom[0]}: name the {whom[1]}' addresses.")
     return problems
 
 
@@ -121,6 +130,25 @@ def engine_firewall(
     ports = {port for item in replicas if (port := port_of(item)) is not None}
     outside = sorted(port for port in ports if not within(port, [own["fleet_ports"]]))
     return {"ports": [str(own["fleet_ports"]), *map(str, outside)], "allow": allow, "problems": problems}
+
+
+def proxy_firewall(
+    host: str, settings: Mapping[str, Mapping[str, Any]], edges: Sequence[str]
+) -> dict[str, Any]:
+    """``ports`` and ``allow`` of a proxy host behind the edge hosts, and the ``problems`` with that.
+
+    The edge asks from the address that ``edge_address`` gives, and from no other.
+    """
+    own = settings[host]
+    allow: dict[str, list[str]] = {"edge": []}
+    problems = []
+    for name in edges:
+        address, problem = edge_address(name, settings[name])
+        allow["edge"] += [address] if address else []
+        problems += [problem] if problem else []
+    for group in PROXY_GROUPS[1:]:
+        allow[group] = [str(one) for one in (own.get("fleet_proxy_access") or {}).get(group) or []]
+    return {"ports": [str(own["fleet_proxy_port"])], "allow": allow, "problems": problems}
 
 
 def proxy_addresses(name: str, settings: Mapping[str, Any]) -> tuple[list[str], str]:

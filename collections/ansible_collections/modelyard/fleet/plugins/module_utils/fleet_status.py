@@ -159,11 +159,17 @@ def _endpoint_counts(registry: Row) -> dict[str, int]:
 
 
 def overall(status: Row, asked: Collection[str]) -> str:
-    """``down`` when a wished replica or a proxy of the asked hosts is surely not up and ready, else ``unknown`` when
-    something could not be seen, else ``up``.
+    """``down`` when a wished replica, a proxy or an edge of the asked hosts is surely not up and ready, or an address of
+    the edge is not where one host has it; else ``unknown`` when something could not be seen, else ``up``.
     """
     states = [row["state"] for row in status["hosts"] if row["name"] in asked]
     states += [row["state"] for row in status["proxies"] if row["host"] in asked]
+    edges = [row for row in status.get("edge") or () if row["host"] in asked]
+    for row in edges:
+        states += [row["state"], *([] if row["address_service"] == "none" else [row["address_service"]])]
+    # who looks at one edge host only is not told that the others were not seen
+    if len(edges) == len(status.get("edge") or ()) or any(row["holds"] for row in edges):
+        states += [row["state"] for row in status.get("edge_addresses") or ()]
     for row in status["replicas"]:
         if row["wished"] and row["host"] in asked:
             ready = row["state"] != UP or row["health"] in ("ready", UNKNOWN)

@@ -7,6 +7,7 @@ known to have run with. All of it is for its owner alone, since private keys are
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -54,6 +55,16 @@ def loose(root: Path) -> bool:
         return False
     place = root / _GENERATIONS / str(number)
     return any(path.stat().st_mode & 0o077 for path in (root, place, *place.rglob("*")))
+
+
+def ended(data: bytes) -> bytes:
+    """With the end of its last line, as every file of a generation has it, so that what follows begins on a new one."""
+    return data if data.endswith(b"\n") else data + b"\n"
+
+
+def digests(files: Mapping[str, str]) -> dict[str, str]:
+    """What each file of a wish would be in a generation, as the SHA-256 of its bytes: fit for what is secret."""
+    return {name: hashlib.sha256(ended(str(text).encode())).hexdigest() for name, text in files.items()}
 
 
 def numbered(files: Mapping[str, bytes], number: int) -> dict[str, bytes]:

@@ -20,7 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import download, get_json, require_space
+from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import (
+    brought,
+    download,
+    get_json,
+    require_space,
+)
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import BLOCK, WeightsError, sha256_of
 
 # Ends with its parent, so that a run that was killed leaves nothing that goes on writing.
@@ -150,7 +155,7 @@ class Hub:
 
 
 def _download(directory: Path, repository: str, revision: str, hub: Hub, reserve: int, file: HubFile) -> None:
-    """Bring one file, and check it; one that was begun earlier and ends wrong is fetched once more from the start."""
+    """Bring one file, and check it."""
     path = directory / file.path
     if ".." in Path(file.path).parts or Path(file.path).is_absolute():
         raise WeightsError(
@@ -158,22 +163,19 @@ def _download(directory: Path, repository: str, revision: str, hub: Hub, reserve
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     url = f"{hub.endpoint.rstrip('/')}/{repository}/resolve/{revision}/{urllib.parse.quote(file.path)}"
-    for _ in range(2):
-        if path.is_file() and path.stat().st_size > file.size:
-            path.unlink()
-        resumed = path.is_file()
-        if not resumed or path.stat().st_size < file.size:
+    if path.is_file() and path.stat().st_size > file.size:
+        path.unlink()
+
+    def bring() -> None:
+        if not path.is_file() or path.stat().st_size < file.size:
             download(url, path, hub.timeout_s, reserve, token=hub.token)
-        wrong = faults(directory, [file])
-        if not wrong:
-            return
-        path.unlink(missing_ok=True)
-        if not resumed:
-            break
-    raise WeightsError(
-        f"{repository} at {revision}: {file.path} {wrong[file.path]}: it was damaged on the way or at the hub. Run again "
-        "to download it anew"
-    )
+
+    wrong = brought(path, bring, lambda: faults(directory, [file]).get(file.path, ""))
+    if wrong:
+        raise WeightsError(
+            f"{repository} at {revision}: {file.path} {wrong}: it was damaged on the way or at the hub. Run again "
+            "to download it anew"
+        )
 
 
 def _download_all(

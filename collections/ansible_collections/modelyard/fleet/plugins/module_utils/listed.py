@@ -16,10 +16,12 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from ansible_collections.modelyard.fleet.plugins.module_utils import s3
 from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import (
+    brought,
     check_url,
     content_length,
     download,
@@ -245,19 +247,18 @@ def fetch(
     for name, wanted in checksums.items():
         target = content / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        resumed = target.exists()
-        if resumed and sha256_of(target) == wanted:
+        if target.exists() and sha256_of(target) == wanted:
             continue
-        while True:
-            place.bring(name, target)
-            found = sha256_of(target) if target.exists() else hashlib.sha256().hexdigest()
-            if found == wanted:
-                break
-            target.unlink(missing_ok=True)
-            if not resumed:
-                raise WeightsError(
-                    f"{place.name}/{name} has SHA-256 {found} instead of {wanted}: it was replaced at its source or "
-                    "damaged on the way. Nothing of it was kept"
-                )
-            resumed = False  # the kept beginning may belong to another file: once more from the start
+        found = brought(target, partial(place.bring, name, target), partial(_another, target, wanted))
+        if found:
+            raise WeightsError(
+                f"{place.name}/{name} has SHA-256 {found} instead of {wanted}: it was replaced at its source or "
+                "damaged on the way. Nothing of it was kept"
+            )
     return checksums
+
+
+def _another(target: Path, wanted: str) -> str:
+    """The SHA-256 that a file has in place of the one that is wanted; empty where it is that one."""
+    found = sha256_of(target) if target.exists() else hashlib.sha256().hexdigest()
+    return "" if found == wanted else found

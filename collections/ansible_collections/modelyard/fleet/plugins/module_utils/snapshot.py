@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.modelyard.fleet.plugins.module_utils import hub, listed, peer, s3, sealing
+from ansible_collections.modelyard.fleet.plugins.module_utils import weights_staging as staged
 from ansible_collections.modelyard.fleet.plugins.module_utils.fetch import (
+    brought,
     check_url,
     content_length,
     download,
@@ -30,7 +30,6 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.files import (
     describe,
     human,
     unreadable_reason,
-    write_atomically,
 )
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     MANIFEST,
@@ -263,106 +262,30 @@ def refuse_offline(snapshot: Snapshot, finding: Finding) -> None:
     )
 
 
-def _lock_path(staging: Path) -> Path:
-    return staging.with_name(f"{staging.name}.lock")
-
-
-@contextmanager
-def _locked(staging: Path, options: Options) -> Iterator[None]:
-    """Only one run at a time may fill a staging directory; who comes second waits for as long as the first gets on."""
-    # never removed while the directory is filled: two runs could then hold locks on two files of one name
-    with _lock_path(staging).open("w") as handle:
-        since, seen = options.clock(), -1
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                size = bytes_below(staging)
-                if size != seen:
-                    since, seen = options.clock(), size
-                if options.clock() - since > 4 * options.timeout_s:
-                    raise WeightsError(
-                        f"another run is downloading into {staging} and has not got on for "
-                        f"{4 * options.timeout_s:.0f} s: see what it does, or end it"
-                    ) from error
-                options.sleep(0.2)
-        yield
-
-
-def bytes_below(directory: Path) -> int:
-    """Bytes of all files below a directory that others write to meanwhile."""
-    total = 0
-    for root, _, names in os.walk(directory):
-        for name in names:
-            with suppress(OSError):
-                total += (Path(root) / name).lstat().st_size
-    return total
-
-
-def staging_of(place: Path) -> Path:
-    """Where the weights of a directory lie until they are whole."""
-    return place.with_name(f".{place.name}.partial")
-
-
-def _expect(staging: Path, total: int) -> None:
-    """Note how many bytes there will be, for whoever watches."""
-    (staging / ".modelyard-expected").write_text(f"{total}\n", encoding="utf-8")
-
-
-def watch(place: Path) -> tuple[int, int | None]:
-    """Bytes that lie in a staging directory, and how many there will be; (0, None) when nothing is fetched."""
-    staging = staging_of(place)
-    total = None
-    with suppress(OSError, ValueError):
-        total = int((staging / ".modelyard-expected").read_text(encoding="utf-8"))
-    have = bytes_below(staging)
-    return (have if total is None else min(have, total)), total
-
-
-def _prepare(staging: Path, snapshot: Snapshot) -> None:
-    """Keep what an earlier, interrupted run of the same source left; drop anything else."""
-    note = staging / ".modelyard-source.json"
-    wanted = json.dumps(snapshot.source, sort_keys=True)
-    if staging.exists() and (not note.is_file() or note.read_text(encoding="utf-8") != wanted):
-        shutil.rmtree(staging)
-    staging.mkdir(mode=0o755, exist_ok=True)
-    write_atomically(note, wanted.encode(), 0o644)
-
-
-def _keep_good_files(content: Path, place: Path, manifest: Manifest, wrong: dict[str, str]) -> None:
-    """Link the undamaged files of ``place`` into the new tree, so that only the damaged ones are fetched."""
-    for entry in manifest.files:
-        target = content / entry.path
-        if entry.path in wrong or target.exists():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # not every file system has hard links; then it is fetched like the others
-            os.link(place / entry.path, target)
-
-
 def _fetch_url(staging: Path, content: Path, snapshot: Snapshot, options: Options) -> dict[str, str]:
     url, wanted = snapshot.source["url"], snapshot.source["sha256"]
     partial = staging / "download.partial"
-    resumed = partial.exists()
-    while True:
-        download(
+
+    def another() -> str:
+        have = sha256_of(partial)
+        return "" if have == wanted else have
+
+    found = brought(
+        partial,
+        lambda: download(
             url,
             partial,
             options.timeout_s,
             options.reserve,
-            expect=lambda total: _expect(staging, total),
+            expect=lambda total: staged.expect(staging, total),
+        ),
+        another,
+    )
+    if found:
+        raise WeightsError(
+            f"{snapshot.model}: {without_userinfo(url)} has SHA-256 {found} instead of {wanted}: the file was "
+            "replaced at its source or damaged on the way. Nothing of it was kept"
         )
-        found = sha256_of(partial)
-        if found == wanted:
-            break
-        partial.unlink()
-        if not resumed:
-            raise WeightsError(
-                f"{snapshot.model}: {without_userinfo(url)} has SHA-256 {found} instead of {wanted}: the file was "
-                "replaced at its source or damaged on the way. Nothing of it was kept"
-            )
-        resumed = False  # the kept beginning may belong to another file: once more from the start
     name = Path(urlsplit(url).path).name or "weights"
     kind = archive_kind(name)
     if kind is not None:
@@ -384,9 +307,9 @@ def _fetch(
         return _fetch_url(staging, content, snapshot, options)
     content.mkdir(mode=0o755, exist_ok=True)
     if finding.damaged and finding.manifest is not None:
-        _keep_good_files(content, snapshot.destination, finding.manifest, finding.damaged)
+        staged.keep_good_files(content, snapshot.destination, finding.manifest, finding.damaged)
     if options.peer is not None:
-        _expect(staging, int(options.peer.get("bytes") or 0))
+        staged.expect(staging, int(options.peer.get("bytes") or 0))
         return peer.fetch(content, snapshot.source, options.peer, options.reserve)
     if snapshot.kind == "hub":
         return hub.fetch(
@@ -395,7 +318,7 @@ def _fetch(
             snapshot.source["revision"],
             hub.Hub(options.hub_endpoint, options.token, options.timeout_s, options.hub_python),
             options.reserve,
-            lambda total: _expect(staging, total),
+            lambda total: staged.expect(staging, total),
         )
     return listed.fetch(
         snapshot.kind,
@@ -404,7 +327,7 @@ def _fetch(
         snapshot.pin,
         content,
         options.access,
-        lambda total: _expect(staging, total),
+        lambda total: staged.expect(staging, total),
     )
 
 
@@ -412,13 +335,13 @@ def obtain(snapshot: Snapshot, finding: Finding, options: Options) -> Manifest:
     """Download what ``finding`` says is missing and put it in place whole. Raises ``WeightsError``, ``OSError``."""
     place = snapshot.destination
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    staging = staging_of(place)
-    with _locked(staging, options):
+    staging = staged.staging_of(place)
+    with staged.locked(staging, 4 * options.timeout_s, options.clock, options.sleep):
         # while this run waited, another one may have brought them
         now = look(snapshot, options.full, options.changed)
         if now.fetch is None and now.manifest is not None:
             return now.manifest
-        _prepare(staging, snapshot)
+        staged.prepare(staging, snapshot.source)
         content = staging / "content"
         try:
             known = _fetch(staging, content, snapshot, finding, options)
@@ -439,7 +362,7 @@ def obtain(snapshot: Snapshot, finding: Finding, options: Options) -> Manifest:
         put_in_place(content, place)
         shutil.rmtree(staging)
         seal(snapshot, manifest, sealing.stamps(place, manifest))
-    _lock_path(staging).unlink(missing_ok=True)
+    staged.lock_path(staging).unlink(missing_ok=True)
     return manifest
 
 
@@ -474,7 +397,6 @@ __all__ = [
     "Finding",
     "Options",
     "Snapshot",
-    "bytes_below",
     "check_rights",
     "expected_bytes",
     "look",
@@ -483,7 +405,5 @@ __all__ = [
     "refuse_offline",
     "require_space",
     "seal",
-    "staging_of",
     "summary",
-    "watch",
 ]

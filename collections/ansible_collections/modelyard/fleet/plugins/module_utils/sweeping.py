@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.files import human
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import WeightsError, read_manifest
-from ansible_collections.modelyard.fleet.plugins.module_utils.snapshot import bytes_below
+from ansible_collections.modelyard.fleet.plugins.module_utils.weights_staging import bytes_below
 
 Row = dict[str, Any]
 REMOVED = ".removed"

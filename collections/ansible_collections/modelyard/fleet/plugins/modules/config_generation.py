@@ -100,9 +100,9 @@ def wanted(params: dict[str, Any]) -> dict[str, bytes]:
     """All files of the wish by their paths within. Raises ``GenerationError``."""
     found: dict[str, bytes] = {}
     for name, text in [*params["files"].items(), *params["secrets"].items()]:
-        found[name] = _ended(str(text).encode())
+        found[name] = generations.ended(str(text).encode())
     for name, paths in params["gathered"].items():
-        found[name] = b"".join(_ended(_read(Path(path))) for path in paths)
+        found[name] = b"".join(generations.ended(_read(Path(path))) for path in paths)
     for name in found:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise GenerationError(f"{name!r} leads out of the configuration's own directory")
@@ -117,11 +117,6 @@ def _read(path: Path) -> bytes:
     if not data.strip():
         raise GenerationError(f"{path} is empty")
     return data
-
-
-def _ended(data: bytes) -> bytes:
-    """With the end of its last line, so that what follows begins on a new one."""
-    return data if data.endswith(b"\n") else data + b"\n"
 
 
 def judged(module: AnsibleModule, place: Path) -> None:

@@ -17,11 +17,8 @@ description:
   - Never fails for what a tool does. What a tool that hangs, fails or prints nonsense was asked for is C(unknown), with the
     reason; it is neither taken for absent nor for well.
 author: Modelyard contributors (@modelyard)
+extends_documentation_fragment: [modelyard.fleet.look]
 options:
-  timeout:
-    description: Seconds that each command has to answer. One that does not is not asked again.
-    type: float
-    default: 20
   count:
     description: How many GPUs there should be, of both vendors together.
     type: int
@@ -36,26 +33,10 @@ options:
   catalog:
     description: Generations of GPUs and what they ask of the driver. Taken from Modelyard's catalog when it is not given.
     type: dict
-  path:
-    description: Directories to look for the tools in, instead of C(PATH) and the usual ones.
-    type: list
-    elements: path
-    default: []
-  proc:
-    description: Where the kernel's C(/proc) is seen.
-    type: path
-    default: /proc
   sys:
     description: Where the kernel's C(/sys) is seen.
     type: path
     default: /sys
-attributes:
-  check_mode:
-    description: Runs in check mode as it does otherwise.
-    support: full
-  diff_mode:
-    description: There is never a difference.
-    support: none
 """
 
 EXAMPLES = r"""

@@ -15,11 +15,8 @@ description:
   - Each command has a time limit. What cannot be found out has the state C(unknown) and a reason.
   - The action of the same name adds how far the host's clock is from the controller's.
 author: Modelyard contributors (@modelyard)
+extends_documentation_fragment: [modelyard.fleet.look]
 options:
-  timeout:
-    description: Seconds that each command has to answer. One that does not is not asked again.
-    type: float
-    default: 20
   directories:
     description: >-
       Directories whose file systems are looked at; a leading C(~/) is the user's home. One that is not there is judged
@@ -41,22 +38,6 @@ options:
     type: list
     elements: path
     default: []
-  path:
-    description: Directories to look for the tools in, instead of C(PATH) and the usual ones.
-    type: list
-    elements: path
-    default: []
-  proc:
-    description: Where the kernel's C(/proc) is seen.
-    type: path
-    default: /proc
-attributes:
-  check_mode:
-    description: Runs in check mode as it does otherwise.
-    support: full
-  diff_mode:
-    description: There is never a difference.
-    support: none
 """
 
 EXAMPLES = r"""

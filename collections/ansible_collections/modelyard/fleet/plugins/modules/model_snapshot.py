@@ -10,6 +10,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelyard.fleet.plugins.module_utils import s3, sealing
 from ansible_collections.modelyard.fleet.plugins.module_utils import snapshot as lib
+from ansible_collections.modelyard.fleet.plugins.module_utils import weights_staging as staged
 from ansible_collections.modelyard.fleet.plugins.module_utils.files import human
 from ansible_collections.modelyard.fleet.plugins.module_utils.manifest import (
     MANIFEST,
@@ -229,7 +230,7 @@ def _present(
         "hashed": finding.hashed,
         "source": snapshot.source,
         "in_place": snapshot.in_place,
-        "partial": lib.bytes_below(lib.staging_of(snapshot.destination)),
+        "partial": staged.bytes_below(staged.staging_of(snapshot.destination)),
         "fetchable": snapshot.kind != "copy" or Path(snapshot.source["copy"]).is_dir(),
     }
     if not params["mend"]:
@@ -297,7 +298,7 @@ def _absent(snapshot: lib.Snapshot, check_mode: bool) -> dict[str, Any]:
     result = {"model": snapshot.model, "destination": str(place), "action": "keep", "reason": "is not there"}
     if snapshot.in_place:
         return result | {"reason": f"source.{snapshot.kind} is never removed"}
-    staging = lib.staging_of(place)
+    staging = staged.staging_of(place)
     ours = [path for path in (place, staging) if path.exists()]
     if place.exists() and read_manifest(place) is None:
         raise WeightsError(
@@ -322,7 +323,7 @@ def main() -> None:
     unreached: list[str] = []
     if params["watch"]:
         watched = [
-            lib.watch(Path(item["destination"])) for item in params["snapshots"] if item["destination"]
+            staged.watch(Path(item["destination"])) for item in params["snapshots"] if item["destination"]
         ]
         module.exit_json(changed=False, watched=[{"have": have, "total": total} for have, total in watched])
     try:

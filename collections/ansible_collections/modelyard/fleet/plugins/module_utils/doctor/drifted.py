@@ -13,8 +13,9 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.words impor
     Finding,
     finding,
 )
+from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.compare import AS_DECLARED, is_secret
 
-_SEVERITIES = {"image": WARNING, "weights": CRITICAL, "proxy": CRITICAL}
+_SEVERITIES = {"image": WARNING, "weights": CRITICAL, "proxy": CRITICAL, "edge": WARNING}
 
 
 def findings(drift: Iterable[Finding], ours: Iterable[str]) -> Iterator[Finding]:
@@ -36,10 +37,15 @@ def findings(drift: Iterable[Finding], ours: Iterable[str]) -> Iterator[Finding]
             yield finding(
                 "wish_unmet", WARNING, host, "host", f"A wish cannot be met: {item['found']}", item["subject"]
             )
-        elif item["severity"] == "note" or (
-            kind == "replica" and item["field"] == "state" and item["subject"] in asked
+        elif (
+            item["severity"] == "note"
+            or (
+                item["field"] == "state"
+                and (kind == "edge" or (kind == "replica" and item["subject"] in asked))
+            )
+            or (kind == "edge" and item["field"] == "mode" and is_secret(item["subject"]))
         ):
-            continue
+            continue  # the doctor has a sentence of his own
         elif item["severity"] == "unknown":
             # what could not be compared is told as a replica's: its image, its weights ...
             shown = kind if kind in _SEVERITIES else "replica"
@@ -66,6 +72,11 @@ def _sentence(item: Finding) -> str:
         )
     if item["kind"] == "weights":
         return f"Weights of {item['subject']}: {item['field']} is {found}, declared is {wanted}. {advice}"
+    if item["kind"] == "edge":
+        if item["wanted"] == AS_DECLARED:
+            there = "missing" if item["found"] is None else found
+            return f"{item['subject']}, {item['field']}: {there}, not as declared. {advice}"
+        return f"{item['subject']}, {item['field']}: {found}, declared is {wanted}. {advice}"
     if item["field"] == "state":
         return f"The proxy is {found}. {advice}"
     return f"The proxy serves by {item['field']} {found}, and its file has {wanted}. {advice}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils import fleet_status
 from ansible_collections.modelyard.fleet.plugins.module_utils.doctor import (
     containers,
     drifted,
+    edge,
     gpus,
     machine,
     ports,
@@ -25,6 +26,9 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.words impor
     finding,
 )
 from ansible_collections.modelyard.fleet.plugins.module_utils.drift.findings import compose as drift
+from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.compare import (
+    answered as edge_answered,
+)
 
 WELL, LOOK, ILL, NOBODY_KNOWS = "well", "look", "ill", "unknown"
 WORST_FIRST = (CRITICAL, UNKNOWN, WARNING, NOTE)
@@ -44,15 +48,25 @@ def compose(
     probes: Seen,
     asked: Collection[str],
     generate: bool,
+    edges: Mapping[str, tuple[Facts, Facts, Sequence[Facts]]] | None = None,
 ) -> dict[str, Any]:
     """``findings``, the worst host and its worst finding first, ``hosts`` with their verdicts, and ``generations``.
 
     ``plan`` is redacted; ``settings`` are the hosts' ``fleet_*`` values. The others hold by host the results of
-    ``fleet_facts``, ``replica_drift``, ``proxy_state``, ``host_health``, ``gpu_facts`` and ``replica_ready``. Hosts that
-    are not in ``asked`` are left out.
+    ``fleet_facts``, ``replica_drift``, ``proxy_state``, ``host_health``, ``gpu_facts`` and ``replica_ready``;
+    ``edges`` that of ``edge_facts``, what is declared for the edge host, and its certificates. Hosts that are not in
+    ``asked`` are left out.
     """
+    edges = edges or {}
     rows = [row for row in _rows(plan, facts, probes) if row["host"] in asked]
-    differs = drift(plan=plan, facts=facts, compared=compared, proxies=proxies, asked=asked)
+    differs = drift(
+        plan=plan,
+        facts=facts,
+        compared=compared,
+        proxies=proxies,
+        asked=asked,
+        edge={host: one[:2] for host, one in edges.items()},
+    )
     silent = {item["host"] for item in differs if item["kind"] == "host"}
     found = list(drifted.findings(differs, [str(row["replica"]) for row in rows]))
     for host in sorted(asked):
@@ -65,6 +79,13 @@ def compose(
                 found += gpus.findings(host, settings[host], gpu_facts.get(host) or {})
         if host not in silent:
             found += _replicas(plan, seen, health.get(host) or {}, own, probes.get(host) or {}, generate)
+    for host, (seen, declared, certificates) in sorted(edges.items()):
+        if host in asked and edge_answered(seen):
+            limits = settings[host]["fleet_doctor_limits"]
+            found += edge.findings(host, seen, declared, certificates, limits)
+    if edges and set(edges) <= set(asked):
+        moving = [address for one in edges.values() for address in one[1].get("addresses") or ()]
+        found += edge.address_findings({host: one[0] for host, one in edges.items()}, moving)
     answers = {row["replica"]: row for one in probes.values() for row in one.get("replicas") or ()}
     hosts = sorted(
         (

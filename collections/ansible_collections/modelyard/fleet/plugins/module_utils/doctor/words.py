@@ -19,6 +19,7 @@ Finding = dict[str, Any]
 """``severity``, ``host``, ``kind``, ``code``, ``subject`` (a GPU's address, a replica, a directory ...) and ``text``."""
 KINDS = (
     "host", "gpu", "engine", "toolkit", "disk", "memory", "load", "clock", "ports", "image", "weights", "replica", "proxy",
+    "edge",
 )  # fmt: skip
 """What findings are about; every one has one of these, and findings of one severity stand in this order."""
 

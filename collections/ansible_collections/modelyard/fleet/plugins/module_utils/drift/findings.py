@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.modelyard.fleet.plugins.module_utils.drift.edge import edge_findings
 from ansible_collections.modelyard.fleet.plugins.module_utils.drift.registry import proxy_findings
 from ansible_collections.modelyard.fleet.plugins.module_utils.drift.words import (
     DEPLOY,
@@ -19,6 +20,9 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.drift.words import
     UNKNOWN,
     Finding,
     finding,
+)
+from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.compare import (
+    answered as edge_answered,
 )
 from ansible_collections.modelyard.fleet.plugins.module_utils.fleet_status import host_state
 
@@ -31,11 +35,13 @@ def compose(
     compared: Mapping[str, Mapping[str, Any]],
     proxies: Mapping[str, Mapping[str, Any]],
     asked: Collection[str],
+    edge: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] | None = None,
 ) -> list[Finding]:
     """Every finding, in order of host, kind and subject.
 
     ``plan`` is redacted. ``facts``, ``compared`` and ``proxies`` hold by host the results of the modules
-    ``fleet_facts``, ``replica_drift`` and ``proxy_state``. Hosts that are not in ``asked`` are left out.
+    ``fleet_facts``, ``replica_drift`` and ``proxy_state``, ``edge`` those of ``edge_facts`` and what is declared. Hosts
+    that are not in ``asked`` are left out.
     """
     found: list[Finding] = []
     for host in sorted(set(facts) & set(asked)):
@@ -46,6 +52,12 @@ def compose(
             found += [] if host in silent else [_silent(host, proxies[host], ())]
         else:
             found += proxy_findings(host, plan["registry"]["models"], proxies[host])
+    silent |= {item["host"] for item in found if item["kind"] == "host"}
+    for host, (seen, declared) in sorted((edge or {}).items()):
+        if host in asked:
+            if not edge_answered(seen):
+                found += [] if host in silent else [_silent(host, seen, ())]
+            found += edge_findings(host, seen, declared)
     found += [
         finding(DRIFT, "fleet", "plan", "wish", "placement", "every wish met", problem, LOOK)
         for problem in plan.get("problems") or []

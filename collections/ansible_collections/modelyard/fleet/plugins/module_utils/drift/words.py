@@ -20,7 +20,7 @@ NOTHING = "nothing"
 
 KINDS = (
     "host", "replica", "image", "arguments", "environment", "mounts", "gpus", "ports", "settings", "weights",
-    "registry", "proxy", "leftover", "plan", "adopted", "foreign",
+    "registry", "proxy", "edge", "leftover", "plan", "adopted", "foreign",
 )  # fmt: skip
 """What findings are about; every one has one of these."""
 

@@ -20,6 +20,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.security.words imp
     unknown,
 )
 
+_ENTITLED = {"engine-port-reachable": "a proxy", "proxy-port-reachable": "an edge host"}
 _CONTAINERS = "containers"
 _GROUP_AND_OTHERS, _OTHERS = 0o077, 0o007
 
@@ -151,7 +152,11 @@ def neighbours(
 
 
 def outside_findings(
-    host: str, wanted: Mapping[str, Sequence[int]], allowed: Iterable[str], looks: Iterable[Mapping[str, Any]]
+    host: str,
+    wanted: Mapping[str, Sequence[int]],
+    allowed: Iterable[str],
+    looks: Iterable[Mapping[str, Any]],
+    code: str = "engine-port-reachable",
 ) -> list[Finding]:
     """What others reached of the ports ``wanted`` of a host, by address.
 
@@ -167,6 +172,8 @@ def outside_findings(
         if source is None or source in wanted or _is_loopback(source) or is_allowed(source, entitled):
             continue  # without a route, or entitled: it says nothing about others
         for one in look["ports"]:
+            if one["port"] not in wanted.get(look["address"], ()):
+                continue  # another matter: a host may have engines and a proxy
             if one["result"] in (OPEN, CLOSED):
                 judged.add((look["address"], one["port"]))
             else:
@@ -174,15 +181,15 @@ def outside_findings(
             if one["result"] == OPEN:
                 by_port.setdefault(one["port"], set()).add(f"{look['by']} ({source})")
     found = [
-        finding("engine-port-reachable", host, f"port {port}", port=port, source=", ".join(sorted(who)))
+        finding(code, host, f"port {port}", port=port, source=", ".join(sorted(who)))
         for port, who in sorted(by_port.items())
     ]
     missing = {port for at, ports in wanted.items() for port in ports if (at, port) not in judged}
     for port in sorted(missing - by_port.keys()):
         why = failed.get(
-            port, "there is no other machine to look from that is neither a proxy nor monitoring"
+            port, f"there is no other machine to look from that is neither {_ENTITLED[code]} nor monitoring"
         )
-        found.append(unknown("engine-port-reachable", host, f"port {port}", why))
+        found.append(unknown(code, host, f"port {port}", why))
     return found
 
 

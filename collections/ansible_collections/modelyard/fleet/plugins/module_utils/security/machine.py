@@ -179,7 +179,7 @@ def daemon(proc: Path, root: Path, problems: Problems, *, expected: bool) -> dic
     hosts = [*_values(words, ("-H", "--host")), *(str(one) for one in config.get("hosts") or [])]
     addresses = {one for one in hosts if one.startswith("tcp:")}
     # a socket that systemd opened for it has no name on its command line
-    addresses |= {f"tcp://{at}:{port}" for at, port in _listening_of(proc, pid) if port in _API_PORTS}
+    addresses |= {f"tcp://{at}:{port}" for at, port in listening_of(proc, pid) if port in _API_PORTS}
     verifies = any(word in ("--tlsverify", "--tlsverify=true") for word in words) or bool(
         config.get("tlsverify")
     )
@@ -189,7 +189,7 @@ def daemon(proc: Path, root: Path, problems: Problems, *, expected: bool) -> dic
     return {"addresses": sorted(addresses), "verifies": verifies, "options": options}
 
 
-def _listening_of(proc: Path, pid: str) -> list[tuple[str, int]]:
+def listening_of(proc: Path, pid: str) -> list[tuple[str, int]]:
     """What a process listens on, by the sockets that it has open; where these may not be seen, what anybody does."""
     own = set()
     try:

@@ -26,6 +26,22 @@ CODES: Mapping[str, tuple[str, str]] = {
         "The engine's port {port} answers to {source}, which is neither a proxy nor monitoring.",
         "Run playbooks/hardening.yml, or add that machine to fleet_engine_access.",
     ),
+    "proxy-port-reachable": (
+        "The proxy's port {port} answers to {source}, neither an edge host nor monitoring: one can go past the edge.",
+        "Run playbooks/hardening.yml, or add that machine to fleet_proxy_access.",
+    ),
+    "edge-listens-wider": (
+        "HAProxy listens on {addresses}, which the inventory does not declare: what comes there may not be encrypted.",
+        "Run playbooks/edge.yml, which brings it back to what the inventory says.",
+    ),
+    "edge-old-tls": (
+        "The edge speaks {version} with clients that ask for it; the oldest declared is {minimum}.",
+        "Run playbooks/edge.yml, which brings it back to what the inventory says (edge_tls_minimum).",
+    ),
+    "edge-socket-open": (
+        "The socket for commands to HAProxy has the mode {mode}: others than root can change what it does.",
+        "chmod 0600, and look for what changed it; playbooks/edge.yml and a restart of the unit make it anew.",
+    ),
     "container-privileged": (
         "The container is privileged: whoever breaks out of its engine has the host.",
         "Start it without --privileged; GPUs need no more than device requests or CDI.",
