@@ -1,7 +1,7 @@
 """Which hosts site.yml makes container hosts: by what they say of themselves, and by nothing else.
 
-The roles are ones that only write down that they were called: what they do to a host has scenarios of their own. The look is the real
-one, at a place where no engine is.
+The roles are ones that only write down that they were called: what they do to a host has scenarios of their own. The look
+is the real one, at a place where no engine is.
 """
 
 from __future__ import annotations
