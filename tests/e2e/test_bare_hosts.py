@@ -51,6 +51,9 @@ def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "fleet_proxy_listen": "{{ ansible_host }}",
         "fleet_proxy_port": PROXY_PORT,
         "fleet_proxy_wheelhouse": str(wheelhouse.directory()),
+        # one of them also closes its engines' ports, to all but the proxy and who counts tokens here
+        "fleet_hardening": "{{ inventory_hostname == 'beta' }}",
+        "fleet_engine_access": {"monitoring": [lab.controller]},
         "container_runtime_daemon": ENGINE,
         "container_runtime_images": [{"archive": ARCHIVE}],
     }
@@ -100,6 +103,21 @@ def test_the_run_does_what_the_check_has_foreseen(site: Site, foreseen: Run, mad
     ]
 
 
+def test_ports_are_closed_where_that_is_declared(site: Site, made: Run) -> None:
+    tables = {host.name: host.run("nft", "list", "tables") for host in site.hosts}
+    assert [name for name in NAMES if "inet modelyard" in tables[name]] == ["beta"]
+    beta = site.hosts[1]
+    rules = beta.run("nft", "list", "table", "inet", "modelyard")
+    assert site.hosts[0].address in rules, "the proxy gets through"
+    port = next(
+        port_of(container) for name, container in site.containers().items() if name.startswith("beta.")
+    )
+    # gamma is no proxy
+    knock = f"timeout 3 bash -c '</dev/tcp/{beta.address}/{port}'"
+    assert site.hosts[2].ssh(knock).returncode != 0
+    assert site.hosts[0].ssh(knock).returncode == 0
+
+
 def test_every_replica_generates_through_the_proxy(site: Site, made: Run) -> None:
     before = {replica: generated(site, replica) for replica in site.containers(running=True)}
     asked = 0
@@ -128,11 +146,16 @@ def test_a_second_run_changes_nothing_and_installs_nothing(site: Site, made: Run
     }
 
 
+def port_of(container: dict[str, Any]) -> str:
+    """The port on the host that a replica's container is published at."""
+    (binding,) = [one for bindings in container["HostConfig"]["PortBindings"].values() for one in bindings]
+    return str(binding["HostPort"])
+
+
 def generated(site: Site, replica: str) -> float:
     """How many tokens the engine of `replica` has made, by its own count."""
-    bindings = site.containers()[replica]["HostConfig"]["PortBindings"].values()
-    (binding,) = [binding for each in bindings for binding in each]
-    address = f"http://{binding['HostIp']}:{binding['HostPort']}/metrics"
+    (host,) = [host for host in site.hosts if replica.startswith(f"{host.name}.")]
+    address = f"http://{host.address}:{port_of(site.containers()[replica])}/metrics"
     with urllib.request.urlopen(address, timeout=30) as reply:
         lines = reply.read().decode().splitlines()
     return sum(
