@@ -129,7 +129,8 @@ def test_every_replica_generates_through_the_proxy(site: Site, made: Run) -> Non
                 reply = client.chat.completions.create(
                     model=name, messages=[{"role": "user", "content": f"word {asked}"}], max_tokens=8
                 )
-                assert reply.choices[0].message.content == f"word {asked}"
+                # the engine says the prompt's words, over and over
+                assert str(reply.choices[0].message.content).startswith(f"word {asked}")
     after = {replica: generated(site, replica) for replica in before}
     assert all(after[replica] > before[replica] for replica in before), (before, after)
 

@@ -1,7 +1,7 @@
 """Which hosts site.yml makes container hosts: by what they say of themselves, and by nothing else.
 
-The roles are ones that only write down that they were called: what they do to a host has scenarios of their own. The look
-is the real one, at a place where no engine is.
+The roles are ones that only say what was seen and write down that they were called: what they do to a host has scenarios of
+their own, and what follows from a look is a function with tests of its own. It does not matter which engine this machine has.
 """
 
 from __future__ import annotations
@@ -27,19 +27,16 @@ PLAYBOOK = """
       vars: {ansible_become: false}
     - ansible.builtin.debug: {msg: "{{ inventory_hostname }} has docker {{ __fleet_facts.docker | default('not known') }}"}
 """
-# a look at a note and at a socket of this test's own; which programs there are is said by PATH
 NEEDED = """
 - name: Look
-  modelyard.fleet.container_host:
-    socket: "{{ place }}/docker.sock"
-    note: "{{ place }}/note"
+  ansible.builtin.ping:
   register: __seen
   ignore_unreachable: true
 - ansible.builtin.set_fact:
     container_runtime_needed:
-      known: "{{ __seen.engine is defined }}"
-      absent: "{{ __seen.engine.state | default('') == 'absent' }}"
-      why: "{{ __seen | modelyard.fleet.host_setup_reason('wish') }}"
+      known: "{{ __seen.ping is defined }}"
+      absent: "{{ __seen.ping is defined and seen == 'absent' }}"
+      why: "{{ 'it was seen to be ' ~ seen if __seen.ping is defined and seen != 'as wished' else '' }}"
 """
 MADE = """
 - ansible.builtin.fail: {msg: it could not be made}
@@ -67,17 +64,12 @@ def play(
             path = tmp_path / "roles" / role / "tasks" / f"{name}.yml"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace("ROLE", role), encoding="utf-8")
-    for name, host in hosts.items():
-        place = tmp_path / name
-        place.mkdir(exist_ok=True)
-        host["place"] = str(place)
-        if "note" in host:
-            (place / "note").write_text(json.dumps({"wish": host.pop("note")}), encoding="utf-8")
     shared = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
         "ansible_become": False,
         "book": str(book),
+        "seen": "absent",
     }
     (tmp_path / "group_vars" / "all").mkdir(parents=True, exist_ok=True)
     (tmp_path / "group_vars" / "all" / "models.yml").write_text(json.dumps({"models": [MODEL]}), "utf-8")
@@ -117,9 +109,17 @@ HOSTS: dict[str, dict[str, Any]] = {
     "own": {**GPUS, "gpu_driver_vendor": "none"},
     "off": {**GPUS, "fleet_host_setup": False},
     "laptop": {"fleet_runtime": "process"},
+    "made": {"seen": "as wished"},
+    "changed": {"seen": "changed"},
     "away": {"ansible_connection": "ssh", "ansible_ssh_executable": str(SSH), "fleet_address": "192.0.2.1"},
 }
-NEW = ["bare container_runtime", "gpu gpu_driver", "gpu container_runtime", "own container_runtime"]
+NEW = [
+    "bare container_runtime",
+    "gpu gpu_driver",
+    "gpu container_runtime",
+    "own container_runtime",
+    "changed container_runtime",
+]
 
 
 def test_hosts_without_engine_and_driver_get_them_and_no_others(tmp_path: Path, book: Path) -> None:
@@ -129,23 +129,14 @@ def test_hosts_without_engine_and_driver_get_them_and_no_others(tmp_path: Path, 
     assert done(book)[0] == "bare container_runtime", "one host first"
     assert done(book).index("gpu gpu_driver") < done(book).index("gpu container_runtime")
     said = run.stdout
-    assert "bare: it has no container engine" in said
-    assert "gpu: it has no container engine; no driver of its GPUs is loaded" in said
+    assert "bare: it was seen to be absent" in said
+    assert "gpu: it was seen to be absent; no driver of its GPUs is loaded" in said
     # a check counts on the engines that it has not installed
     for name in ("bare", "gpu", "own"):
         assert f"{name} has docker foreseen" in said, said
-    for name in ("off", "laptop"):
+    for name in ("off", "laptop", "made", "changed"):
         assert f"{name} has docker absent" in said, said
     assert "away has docker not known" in said
-
-
-def test_a_host_that_is_not_bare_is_told_by_its_note(tmp_path: Path, book: Path) -> None:
-    hosts: dict[str, dict[str, Any]] = {"begun": {"note": ""}, "gone": {"note": "wish"}}
-    run = play(tmp_path, book, hosts)
-    assert run.returncode == 0, run.stdout + run.stderr
-    # the packages of both are gone, or were never there
-    assert sorted(done(book)) == ["begun container_runtime", "gone container_runtime"]
-    assert "begun has docker absent" in run.stdout, "out of a check nothing is foreseen"
 
 
 def test_what_is_wrong_on_the_first_host_ends_the_run(tmp_path: Path, book: Path) -> None:
@@ -153,3 +144,8 @@ def test_what_is_wrong_on_the_first_host_ends_the_run(tmp_path: Path, book: Path
     assert run.returncode != 0
     assert "it could not be made" in run.stdout
     assert done(book) == []
+    # out of a check nothing is foreseen, and a host that is as wished is no reason to begin
+    run = play(tmp_path, book, {"made": {"seen": "as wished"}, "one": {}})
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert done(book) == ["one container_runtime"]
+    assert "one has docker absent" in run.stdout
