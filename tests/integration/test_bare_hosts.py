@@ -1,7 +1,7 @@
 """Which hosts site.yml makes container hosts: by what they say of themselves, and by nothing else.
 
 The roles are ones that only say what was seen and write down that they were called: what they do to a host has scenarios of
-their own, and what follows from a look is a function with tests of its own. It does not matter which engine this machine has.
+their own, and what follows from a look is a function with tests of its own. Which engine this machine has does not matter.
 """
 
 from __future__ import annotations
