@@ -138,9 +138,12 @@ class Site:
         self.models = models
         write_models(self.inventory, list(models.values()))
 
-    def play(self, verb: str, timeout: float = 900, **variables: str) -> Run:
-        """Run ``playbooks/VERB.yml`` over the inventory, with these extra variables; it must end well."""
-        run, _ = self._run(verb, timeout, **variables)
+    def play(self, verb: str, timeout: float = 900, *, check: bool = False, **variables: Any) -> Run:
+        """Run ``playbooks/VERB.yml`` over the inventory, with these extra variables; it must end well.
+
+        `check`: with ``--check --diff``.
+        """
+        run, _ = self._run(verb, timeout, check=check, **variables)
         return run
 
     def play_badly(self, verb: str, timeout: float = 300) -> Run:
@@ -217,17 +220,19 @@ class Site:
         words.append(f"--- proxy on {self.hosts[0].name}\n{log.stdout}{log.stderr}")
         return "\n".join(words)
 
-    def begin(self, verb: str, **variables: str) -> Begun:
+    def begin(self, verb: str, *, check: bool = False, **variables: Any) -> Begun:
         """Start ``playbooks/VERB.yml`` over the inventory and do not wait for it."""
         result = self.directory / "result.json"
         result.unlink(missing_ok=True)
         more = json.dumps({"modelyard_result_file": str(result), **variables})
-        return begin(
-            verb, self.inventory, self.directory / f"run-{len(self.runs)}.log", self.runs, "-e", more
-        )
+        log = self.directory / f"run-{len(self.runs)}.log"
+        looking = ("--check", "--diff") if check else ()
+        return begin(verb, self.inventory, log, self.runs, "-e", more, *looking)
 
-    def _run(self, verb: str, timeout: float, **variables: str) -> tuple[Run, dict[str, Any]]:
-        run = self.begin(verb, **variables).wait(timeout)
+    def _run(
+        self, verb: str, timeout: float, *, check: bool = False, **variables: Any
+    ) -> tuple[Run, dict[str, Any]]:
+        run = self.begin(verb, check=check, **variables).wait(timeout)
         assert run.status == 0, f"{verb}.yml failed"
         result = self.directory / "result.json"
         return run, json.loads(result.read_text()) if result.exists() else {}

@@ -8,13 +8,13 @@ import random
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from tests.hosts.machine import Host, SshAccess
 from tests.hosts.owner import LABEL, Owner, store_name
-from tests.parts import host_image, store, tiny_model
+from tests.parts import bare_image, debs, engine_packages, host_image, store, tiny_model
 from tests.parts.docker import docker
 from tests.parts.errors import PartError
 
@@ -69,6 +69,18 @@ class Lab:
             _wait(lambda host=host: host.ssh("true").returncode == 0, 60, host)  # type: ignore[misc]
         return hosts
 
+    def start_bare(self, *names: str, mounts: Mapping[Path, str] | None = None) -> list[Host]:
+        """Start hosts that have nothing but sshd and Python, and wait until SSH of each answers.
+
+        Their apt has :mod:`tests.parts.engine_packages` as its only source. `mounts` are further files and directories of
+        this machine, with the path that they have on the hosts, read-only.
+        """
+        extra = {engine_packages.DEBS.directory(): debs.PLACE, **(mounts or {})}
+        hosts = [self._launch(name, extra) for name in names]
+        for host in hosts:
+            _wait(lambda host=host: host.ssh("true").returncode == 0, 60, host)  # type: ignore[misc]
+        return hosts
+
     def remove(self, name: str) -> None:
         """Remove a host and all that it stored."""
         host = self._hosts[name]
@@ -76,7 +88,7 @@ class Lab:
         store.drop(store_name(self._owner, host.container))
         del self._hosts[name]
 
-    def _launch(self, name: str) -> Host:
+    def _launch(self, name: str, bare: Mapping[Path, str] | None = None) -> Host:
         if name in self._hosts:
             raise ValueError(f"a host called {name} runs already")
         container = f"{self._network}-{name}"
@@ -86,30 +98,36 @@ class Lab:
         _generate_key(host_key)
         self._started += 1
         self._hosts[name] = host
-        engine = store.copy(store_name(self._owner, container))
+        if bare is None:
+            engine = store.copy(store_name(self._owner, container))
+            volumes = [f"{engine}:/var/lib/docker", f"{tiny_model.directory()}:{host.models}:ro"]
+        else:
+            volumes = ["/var/lib/docker", *(f"{here}:{there}:ro" for here, there in bare.items())]
         docker(
             *["create", "--name", container, "--hostname", name, "--label", f"{LABEL}={self._owner}"],
             *["--network", self._network, "--ip", address, *host_image.machine_flags()],
-            *["--volume", f"{engine}:/var/lib/docker"],
-            *["--volume", f"{tiny_model.directory()}:{host.models}:ro"],
-            host_image.tag(),
+            *(f"--volume={volume}" for volume in volumes),
+            host_image.tag() if bare is None else bare_image.tag(),
         )
-        docker("cp", "--archive", "-", f"{container}:/", stdin=self._keys_for(host_key))
+        docker("cp", "--archive", "-", f"{container}:/", stdin=self._files_for(host_key, bare is not None))
         docker("start", container)
         public = host_key.with_suffix(".host_key.pub").read_text().split()
         with self.access.known_hosts.open("a") as known:
             known.write(f"{address} {public[0]} {public[1]}\n")
         return host
 
-    def _keys_for(self, host_key: Path) -> bytes:
-        """An archive with the host's own key and the operator's public key, laid over ``/``."""
+    def _files_for(self, host_key: Path, bare: bool) -> bytes:
+        """An archive, laid over ``/``: the host's own key, the operator's public key, a bare host's sources of apt."""
         operator = self.access.key.with_suffix(".pub").read_bytes()
+        files = [
+            ("etc/ssh/ssh_host_ed25519_key", host_key.read_bytes(), 0o600, 0),
+            (f"home/{host_image.USER}/.ssh/authorized_keys", operator, 0o600, host_image.UID),
+        ]
+        if bare:
+            files.append(("etc/apt/sources.list", engine_packages.SOURCES.encode(), 0o644, 0))
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            for path, content, mode, uid in (
-                ("etc/ssh/ssh_host_ed25519_key", host_key.read_bytes(), 0o600, 0),
-                (f"home/{host_image.USER}/.ssh/authorized_keys", operator, 0o600, host_image.UID),
-            ):
+            for path, content, mode, uid in files:
                 entry = tarfile.TarInfo(path)
                 entry.size, entry.mode, entry.uid, entry.gid = len(content), mode, uid, uid
                 tar.addfile(entry, io.BytesIO(content))

@@ -14,6 +14,7 @@ from tests.parts import (
     bare_image,
     echo_image,
     edge_packages,
+    engine_packages,
     host_image,
     machine,
     rootfs,
@@ -50,12 +51,9 @@ PARTS = {
         _image("vllm", vllm_image.tag, vllm_image.build_image, "base"),
         _image("host", host_image.tag, host_image.build_image, "host-os"),
         _image("bare", bare_image.tag, bare_image.build_image, "host"),
-        Part(
-            "edge-packages",
-            lambda: str(edge_packages.directory()),
-            edge_packages.is_built,
-            edge_packages.build_packages,
-            ("bare",),
+        *(
+            Part(debs.name, lambda debs=debs: str(debs.directory()), debs.is_built, debs.build, ("bare",))  # type: ignore[misc]
+            for debs in (edge_packages.DEBS, engine_packages.DEBS)
         ),
         _image("sleeper", sleeper_image.tag, sleeper_image.build_image, "base"),
         Part("store", store.seed, store.is_built, store.build_store, ("base", "vllm", "host")),

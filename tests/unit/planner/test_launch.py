@@ -152,7 +152,13 @@ def test_ipv6_address_in_the_url() -> None:
         ),
         (model("echo", source=None), HOST, "needs an image of echo for nvidia"),
         (model(), replace(HOST, docker="unknown"), "has a Docker daemon that does not answer"),
-        (model(), replace(HOST, docker="absent"), "has no docker command"),
+        (
+            model(),
+            replace(HOST, docker="absent"),
+            "has no docker command: site.yml and hosts.yml install Docker",
+        ),
+        # a check of a run that installs it
+        (model(), replace(HOST, docker="foreseen"), None),
     ],
 )
 def test_refusal(wished: Model, host: Host, reason: str | None) -> None:

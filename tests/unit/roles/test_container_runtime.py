@@ -259,3 +259,33 @@ def test_wishes_that_contradict_each_other_are_said(wish: dict[str, Any], said: 
     stage.variables["__container_runtime_look"] = look
     broken = [rule["say"] for rule in stage.value("__container_runtime_rules") if rule["broken"]]
     assert (said in " ".join(broken)) if said else broken == []
+
+
+def test_what_is_noted_of_a_host_follows_everything_that_is_wished_of_it() -> None:
+    def noted(**wish: Any) -> str:
+        digest = Stage(PLATFORMS[0], wish).value("__container_runtime_wish")
+        assert len(digest) == 64
+        return str(digest)
+
+    def proxy(password: str) -> dict[str, Any]:
+        return {"container_runtime_proxies": {"https": f"http://me:{password}@proxy:3128"}}
+
+    different = [
+        noted(),
+        noted(container_runtime_accelerator="nvidia"),
+        noted(container_runtime_accelerator="nvidia", container_runtime_gpu_mode="device_request"),
+        noted(container_runtime_accelerator="nvidia", container_runtime_nvidia={"version": "1.18*"}),
+        noted(container_runtime_daemon={"live_restore": False}),
+        noted(container_runtime_packages={"version": "5:27.3.*"}),
+        noted(container_runtime_images=[{"archive": "/srv/images/vllm.tar"}]),
+        noted(**proxy(PASSWORD)),
+        noted(**proxy("another")),
+    ]
+    assert len(set(different)) == len(different)
+    # what is said and is the default, and what does not concern the host, is no other wish
+    assert noted(container_runtime_daemon={"live_restore": True}) == noted()
+    assert noted(container_runtime_nvidia={"version": "1.18*"}) == noted()
+    assert noted(container_runtime_accelerator="rocm") == noted()
+    note = next(task for task in _load(ROLE / "tasks" / "main.yml") if "Note what" in task["name"])
+    assert note["ansible.builtin.copy"]["mode"] == "0600"
+    assert note["diff"] is False

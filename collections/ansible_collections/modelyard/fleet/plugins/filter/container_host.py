@@ -1,16 +1,16 @@
-"""Filters that decide what a container host's packages need, and whether they may have it now."""
+"""Filters that decide what a container host needs, and whether it may have it now."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.modelyard.fleet.plugins.module_utils.container_host import packages
+from ansible_collections.modelyard.fleet.plugins.module_utils.container_host import packages, setup
 
 DOCUMENTATION = r"""
 name: container_host
-short_description: What a container host's packages need
-description: See the functions of module_utils/container_host/packages.py.
+short_description: What a container host needs
+description: See the functions of module_utils/container_host/packages.py and setup.py.
 """
 
 
@@ -31,6 +31,11 @@ def host_refusals(
     return packages.refusals(host, look["engine"], list(look["running"]), changes, not_survived)
 
 
+def host_setup_reason(look: dict[str, Any], wish: str) -> str:
+    """See :func:`setup.reason`."""
+    return setup.reason(look, wish)
+
+
 class FilterModule:
     """Filters for playbooks and roles."""
 
@@ -39,5 +44,6 @@ class FilterModule:
         return {
             "change_lines": change_lines,
             "host_refusals": host_refusals,
+            "host_setup_reason": host_setup_reason,
             "package_changes": package_changes,
         }

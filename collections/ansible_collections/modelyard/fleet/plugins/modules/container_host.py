@@ -28,6 +28,9 @@ options:
     type: list
     elements: str
     default: []
+  note:
+    description: File in which the role container_runtime notes what it made the host to. Without it nobody looks for one.
+    type: path
   timeout_s: {description: Seconds that the engine and the package manager have to answer., type: int, default: 20}
 attributes:
   check_mode:
@@ -52,8 +55,8 @@ packages:
   type: dict
 engine:
   description: >-
-    C(state) (absent, down, up, unknown), C(problem), C(version), C(live_restore), C(data_root), C(log_driver),
-    C(mirrors), C(swarm).
+    C(state) (absent, down, up, unknown), C(problem), C(client) (whether its command is there), C(version),
+    C(live_restore), C(data_root), C(log_driver), C(mirrors), C(swarm).
   returned: always
   type: dict
 running:
@@ -61,6 +64,11 @@ running:
   returned: always
   type: list
   elements: str
+wish:
+  description: >-
+    Digest of the wish that O(note) says the host was made to; empty where a run did not end, null where there is no note.
+  returned: always
+  type: str
 """
 
 from pathlib import Path
@@ -75,6 +83,7 @@ SPEC: dict[str, Any] = {
     "package_manager": {"type": "str", "choices": ["apt", "dnf"], "default": "apt"},
     "packages": {"type": "list", "elements": "str", "default": []},
     "adopted": {"type": "list", "elements": "str", "default": []},
+    "note": {"type": "path"},
     "timeout_s": {"type": "int", "default": 20},
 }
 
@@ -90,7 +99,8 @@ def main() -> None:
     engine, running = look.engine(
         params["engine"], Path(params["socket"]), params["timeout_s"], params["adopted"]
     )
-    module.exit_json(changed=False, packages=packages, engine=engine, running=running)
+    wish = look.wish_noted(Path(params["note"])) if params["note"] else None
+    module.exit_json(changed=False, packages=packages, engine=engine, running=running, wish=wish)
 
 
 if __name__ == "__main__":

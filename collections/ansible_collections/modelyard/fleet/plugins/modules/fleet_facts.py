@@ -32,6 +32,11 @@ options:
     type: list
     elements: str
     default: []
+  docker_foreseen:
+    description: >-
+      An earlier task of this check would have installed Docker. Where it is absent, C(docker) is C(foreseen) then.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Runs in check mode as it does otherwise.
@@ -94,7 +99,9 @@ images:
   returned: always
   type: dict
 docker:
-  description: Whether the Docker daemon answers, C(up), C(absent) or C(unknown).
+  description: >-
+    Whether the Docker daemon answers, C(up), C(absent) or C(unknown); C(foreseen) with O(docker_foreseen), where it is
+    absent.
   returned: always
   type: str
 process:
@@ -157,12 +164,16 @@ def main() -> None:
             "home": {"type": "str", "required": True},
             "timeout": {"type": "int", "default": 20},
             "adopt": {"type": "list", "elements": "str", "default": []},
+            "docker_foreseen": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     home = str(Path(module.params["home"]).expanduser().absolute())
     params = module.params
-    module.exit_json(changed=False, **observe(params["fleet"], home, params["timeout"], params["adopt"]))
+    seen = observe(params["fleet"], home, params["timeout"], params["adopt"])
+    if params["docker_foreseen"] and seen["docker"] == docker.ABSENT:
+        seen["docker"] = docker.FORESEEN
+    module.exit_json(changed=False, **seen)
 
 
 if __name__ == "__main__":

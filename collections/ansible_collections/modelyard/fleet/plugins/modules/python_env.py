@@ -47,6 +47,12 @@ RETURN = r"""
 python: {description: The environment's Python., type: str, returned: always}
 stale: {description: Whether it had to be made or changed., type: bool, returned: when present}
 reason: {description: Why it was made or changed., type: str, returned: always}
+makes:
+  description: >-
+    Whether this Python can make environments; that of Debian and Ubuntu can once python3-venv is there. Looked at only
+    where O(path) is to be made.
+  type: bool
+  returned: when present
 """
 
 SPEC: dict[str, Any] = {
@@ -89,6 +95,20 @@ def _fingerprint(python: str, files: list[Path]) -> dict[str, str]:
         except OSError as error:
             raise EnvError(f"{path} cannot be read: {error.strerror}") from error
     return prints
+
+
+def _makes_environments(python: str) -> bool:
+    """Whether a Python has what an environment is made with."""
+    try:
+        done = subprocess.run(
+            [python, "-c", "import ensurepip, venv"],
+            capture_output=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 def _why(recorded: dict[str, str] | None, wanted: dict[str, str]) -> str | None:
@@ -155,6 +175,7 @@ def main() -> None:
     module.exit_json(
         changed=reason is not None,
         stale=reason is not None,
+        makes=reason is None or (place / "bin").is_dir() or _makes_environments(python),
         python=str(place / "bin" / "python"),
         reason=reason or "is as wanted",
     )

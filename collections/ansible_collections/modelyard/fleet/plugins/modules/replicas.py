@@ -76,6 +76,12 @@ options:
     description: Pull images that the host does not have. Images that it has are never pulled again.
     type: bool
     default: true
+  engine_foreseen:
+    description:
+      - An earlier task of this check would have installed the container engine. In check mode it is not asked then, and
+        has no container. Out of check mode this means nothing.
+    type: bool
+    default: false
   stop_timeout_s:
     description: Seconds between SIGTERM and SIGKILL for a replica whose own value is not known.
     type: int
@@ -135,7 +141,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.modelyard.fleet.plugins.module_utils import probe
-from ansible_collections.modelyard.fleet.plugins.module_utils.containers.engine import Engine, EngineError
+from ansible_collections.modelyard.fleet.plugins.module_utils.containers.engine import (
+    Engine,
+    EngineError,
+    ForeseenEngine,
+)
 from ansible_collections.modelyard.fleet.plugins.module_utils.containers.reconcile import (
     Reconciler,
     Wish,
@@ -172,6 +182,7 @@ SPEC: dict[str, Any] = {
     "pull": {"type": "bool", "default": True},
     "stop_timeout_s": {"type": "int", "default": 120},
     "prove_s": {"type": "float", "default": 0},
+    "engine_foreseen": {"type": "bool", "default": False},
 }
 RUNTIMES = ("docker", "process")
 
@@ -214,7 +225,10 @@ def reconcile(params: dict[str, Any], check: bool) -> tuple[list[dict[str, Any]]
     )
     if replicas["process"] or stops["process"]:
         processes.supervisor.running()  # raises when nobody can tell
-    engine = Engine(params["docker_socket"]) if replicas["docker"] or stops["docker"] else None
+    engine: Engine | None = None
+    if replicas["docker"] or stops["docker"]:
+        foreseen = check and params["engine_foreseen"]
+        engine = ForeseenEngine() if foreseen else Engine(params["docker_socket"])
     try:
         reconciler = engine and Reconciler(engine, wish)
         if reconciler:

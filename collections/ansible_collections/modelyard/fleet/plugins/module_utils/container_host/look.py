@@ -20,6 +20,7 @@ VERSIONLOCK = Path("/etc/dnf/plugins/versionlock.list")
 # what stays beside each running container, whether or not its engine answers
 _KEEPERS = {"docker": "containerd-shim", "podman": "conmon"}
 _DAEMONS = {"docker": "dockerd", "podman": "podman"}
+_CLIENTS = {"docker": "docker", "podman": "podman"}
 
 
 class LookError(Exception):
@@ -80,8 +81,9 @@ def engine(
     Those are the ones that carry a fleet's label, and those of ``adopted`` (names or ids), which carry none.
 
     ``absent`` means that it is not installed, ``down`` that it does not answer and no container runs, ``unknown`` that
-    it does not answer and containers may run.
+    it does not answer and containers may run. ``client`` says whether the engine's command is there.
     """
+    client = which(_CLIENTS[kind]) is not None
     try:
         info = _get(socket, "/info", timeout_s)
         there = _get(socket, "/containers/json", timeout_s)
@@ -89,11 +91,12 @@ def engine(
         problem = str(error) or type(error).__name__
         if kept := _keepers(_KEEPERS[kind]):
             problem += f"; {kept} processes {_KEEPERS[kind]} keep containers"
-            return _silent(UNKNOWN, problem), []
-        return _silent(DOWN if which(_DAEMONS[kind]) else ABSENT, problem), []
+            return _silent(UNKNOWN, problem, client), []
+        return _silent(DOWN if which(_DAEMONS[kind]) else ABSENT, problem, client), []
     return {
         "state": UP,
         "problem": "",
+        "client": client,
         "version": info.get("ServerVersion"),
         "live_restore": info.get("LiveRestoreEnabled"),
         "data_root": info.get("DockerRootDir"),
@@ -110,10 +113,30 @@ def _model(item: dict[str, Any], adopted: Collection[str]) -> str:
     return name if ours else ""
 
 
-def _silent(state: str, problem: str) -> dict[str, Any]:
+def wish_noted(note: Path) -> str | None:
+    """The digest of the wish that the host was last made to: None where nobody noted one, empty where that did not end.
+
+    A note that cannot be understood counts as one of a run that did not end.
+    """
+    try:
+        return str(json.loads(note.read_text(encoding="utf-8"))["wish"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _silent(state: str, problem: str, client: bool) -> dict[str, Any]:
     """What is said of an engine that does not answer."""
     unknown = dict.fromkeys(("version", "live_restore", "data_root", "log_driver"))
-    return {**unknown, "state": state, "problem": problem, "mirrors": [], "swarm": False}
+    return {
+        **unknown,
+        "state": state,
+        "problem": problem,
+        "client": client,
+        "mirrors": [],
+        "swarm": False,
+    }
 
 
 def _get(socket: Path, target: str, timeout_s: float) -> Any:

@@ -188,6 +188,28 @@ class Engine:
             ) from error
 
 
+class ForeseenEngine(Engine):
+    """An engine that is not there yet, as a check sees it whose run would have installed it: it has nothing."""
+
+    def __init__(self) -> None:
+        """There is nothing to connect to."""
+
+    def another(self) -> Engine:
+        """Itself: it has no connection to share."""
+        return self
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def containers(self, *labels: str) -> list[dict[str, Any]]:
+        """None."""
+        return []
+
+    def image(self, reference: str) -> dict[str, Any] | None:
+        """None: which ones the run would have loaded or pulled by then is not known."""
+        return None
+
+
 def _said(error: Exception) -> str:
     return str(getattr(error, "explanation", None) or error).strip() or type(error).__name__
 

@@ -12,6 +12,8 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.observe.adopted im
 from ansible_collections.modelyard.fleet.plugins.module_utils.observe.command import run
 
 UP, ABSENT, UNKNOWN = "up", "absent", "unknown"
+# what a check says of an engine that the run itself would have installed by now
+FORESEEN = "foreseen"
 
 # Docker's states. A paused container was paused by somebody on purpose: nothing is known of what they want.
 _STATES = {"running": "up", "restarting": "down", "created": "down", "exited": "down", "dead": "down"}

@@ -9,6 +9,7 @@ from typing import Any
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.adoption import see_adopted
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
     ABSENT,
+    FORESEEN,
     UNKNOWN,
     UP,
     Adopted,
@@ -63,6 +64,8 @@ def see(
             )
         return Seen(_host(name, settings, None, UNKNOWN), before, tuple(notes))
 
+    if facts.get("docker") == FORESEEN:
+        notes.append(f"{name}: gets its container engine by this run, and is planned as if it had it")
     host = _host(name, settings, facts, UP)
     observed = tuple(_observed(name, item) for item in facts.get("replicas", ()))
     adopted, problems, remarks = see_adopted(

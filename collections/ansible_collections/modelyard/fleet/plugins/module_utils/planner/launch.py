@@ -43,7 +43,7 @@ def refusal(model: Model, engine: Mapping[str, Any], host: Host) -> str | None:
         if host.docker == "unknown":
             return "has a Docker daemon that does not answer"
         if host.docker == "absent":
-            return "has no docker command"
+            return "has no docker command: site.yml and hosts.yml install Docker"
     return None
 
 

@@ -14,6 +14,7 @@ UP = "up"
 DOWN = "down"
 UNKNOWN = "unknown"
 ABSENT = "absent"
+FORESEEN = "foreseen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class Host:
     """One engine host: its settings, and what was seen on it.
 
     ``gpus`` are those that may be given to models *and* exist; ``blocked_gpus`` says by GPU who else uses it;
-    ``listening`` are the TCP ports somebody listens on; ``docker`` is ``up``, ``absent`` or ``unknown``.
+    ``listening`` are the TCP ports somebody listens on; ``docker`` is ``up``, ``absent`` or ``unknown``, or ``foreseen``
+    in a check of a run that installs it.
     A host whose ``state`` is ``unknown`` did not answer (or was not asked) and keeps what it had.
     """
 
