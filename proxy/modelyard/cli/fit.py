@@ -9,7 +9,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from modelyard.cli.console import PROBLEM, fail, out, print_json
-from modelyard.cli.fit_inputs import Wished, asked_of, fleet, gpus_of, model_path, wished, with_remark
+from modelyard.cli.fit_inputs import Wished, fleet, gpus_of, model_path, wished, with_remark
 from modelyard.cli.fit_view import as_data, render_fit
 from modelyard.cli.verbs import DEFAULT_INVENTORY
 from modelyard.errors import ConfigError
@@ -19,6 +19,7 @@ from modelyard.sizing import (
     Fit,
     Model,
     Request,
+    asked_of,
     check_utilization,
     estimate,
     judge,
@@ -93,7 +94,14 @@ def fit(
         found = fleet(inventory or DEFAULT_INVENTORY, as_json=as_json) if inventory or here is None else None
         item = wished(found, name, Path.cwd()) if found is not None and here is None else None
         model = with_remark(model_at(here if here is not None else _weights(item)), item)
-        request, share = asked_of(item, asked, tensor_parallel, kv_dtype, utilization)
+        request, share = asked_of(
+            item.args if item is not None else {},
+            item.gpus if item is not None else None,
+            asked,
+            tensor_parallel=tensor_parallel,
+            kv_dtype=kv_dtype,
+            utilization=utilization,
+        )
         check_utilization(share)
         fixed = tensor_parallel is not None or item is not None
         hosts += found.gpus(item) if found is not None else []

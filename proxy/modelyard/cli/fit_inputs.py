@@ -14,12 +14,10 @@ from modelyard.cli.console import fail
 from modelyard.cli.tables import rows
 from modelyard.cli.verbs import run_verb
 from modelyard.errors import ConfigError
-from modelyard.sizing import CONFIG, UTILIZATION, Gpus, Model, Request
+from modelyard.sizing import CONFIG, RULES, Gpus, Model
 
 _GPU = re.compile(r"(?P<name>[A-Za-z0-9._-]+):(?P<gib>\d+(?:\.\d+)?)(?:x(?P<count>\d+))?")
 _MOST_GPUS = 10_000
-_KV = "kv_cache_dtype"
-_RULES = "vllm"  # the engine of the catalog that the estimate is made for
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,47 +124,7 @@ def wished(found: Fleet, name: str, start: Path) -> Wished:
 
 def with_remark(model: Model, item: Wished | None) -> Model:
     """The model, with a remark where its engine is not the one whose rules the estimate follows."""
-    if item is None or item.engine == _RULES:
+    if item is None or item.engine == RULES:
         return model
-    told = f"{item.id} runs on {item.engine}; the figures follow {_RULES}'s rules and are a hint for it."
+    told = f"{item.id} runs on {item.engine}; the figures follow {RULES}'s rules and are a hint for it."
     return replace(model, remarks=(*model.remarks, told))
-
-
-def asked_of(
-    item: Wished | None,
-    asked: Request,
-    tensor_parallel: int | None,
-    kv_dtype: str | None,
-    utilization: float | None,
-) -> tuple[Request, float]:
-    """The request and the share of memory: what the command says, else the inventory's arguments, else defaults.
-
-    ConfigError for an argument that is no number where it has to be.
-    """
-    args = item.args if item is not None else {}
-    share = utilization if utilization is not None else _number(args, "gpu_memory_utilization", float)
-    request = replace(
-        asked, kv_dtype=kv_dtype or str(args.get(_KV) or "auto"), dtype=str(args.get("dtype") or "auto")
-    )
-    if request.max_model_len is None:
-        request = replace(request, max_model_len=_number(args, "max_model_len", int))
-    for field, name in (("batched_tokens", "max_num_batched_tokens"), ("sequences", "max_num_seqs")):
-        number = _number(args, name, int)
-        if number is not None:
-            request = replace(request, **{field: number})
-    if tensor_parallel is None and item is not None:
-        tensor_parallel = item.gpus
-    request = replace(request, tensor_parallel=1 if tensor_parallel is None else tensor_parallel)
-    return request, UTILIZATION if share is None else float(share)
-
-
-def _number(args: Mapping[str, Any], name: str, kind: type[int] | type[float]) -> Any:
-    value = args.get(name)
-    if value is None:
-        return None
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return kind(value)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise ConfigError(f"args.{name} of the model is {str(value)[:40]!r}, which is no number.") from exc

@@ -11,11 +11,6 @@ from typing import Any
 from modelyard.inventory.defaults import needs_weights, with_defaults
 from modelyard.inventory.hosts import HostView
 
-# Arguments of vLLM that decide how much memory a replica takes.
-SIZING_ARGS = (
-    "max_model_len", "gpu_memory_utilization", "kv_cache_dtype", "dtype", "max_num_batched_tokens", "max_num_seqs",
-)  # fmt: skip
-
 
 def capacity(
     models: Sequence[Mapping[str, Any]],
@@ -49,5 +44,11 @@ def _model(
         "source": model["source"],
         "hosts": list(patterns.get(model["placement"]["hosts"], ())),
         "gpus": model["placement"]["gpus"],
-        "args": {name: model["args"][name] for name in SIZING_ARGS if name in model["args"]},
+        "args": memory_args(model, engine),
     }
+
+
+def memory_args(model: Mapping[str, Any], engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Those arguments of a model that decide how much memory a replica takes."""
+    given = {name.replace("-", "_"): value for name, value in model["args"].items()}
+    return {name: given[name] for name in engine["memory"]["arguments"] if name in given}

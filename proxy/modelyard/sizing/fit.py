@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -73,10 +74,11 @@ def judge(
         )
     if host.memory_gib is None:
         return replace(verdict, fits=None, reason=f"{host.host}: {NO_MEMORY}.")
-    budget = int(host.memory_gib * GIB * utilization)
+    budget = budget_bytes(int(host.memory_gib * GIB), utilization)
     needed = [estimate(model, replace(request, tensor_parallel=number)) for number in numbers]
+    there = int(host.memory_gib * GIB)
     for needs in needed:
-        if needs.per_gpu.total <= budget:
+        if required_bytes(needs.per_gpu.total, utilization) <= there:
             return _fitting(verdict, model, request, needs, budget)
     told = _why_not(model, request, needed[-1], budget, host)
     if fixed:
@@ -88,6 +90,21 @@ def check_utilization(utilization: float) -> None:
     """SizingError unless it is a share of the memory."""
     if not 0 < utilization <= 1:
         raise SizingError(f"The share of GPU memory must be above 0 and at most 1, not {utilization:g}.")
+
+
+def budget_bytes(memory: int, utilization: float) -> int:
+    """What the engine may use of a GPU's memory."""
+    return int(memory * utilization)
+
+
+def required_bytes(total: int, utilization: float) -> int:
+    """The least memory of a GPU of which the engine may use ``total`` bytes."""
+    least = math.ceil(total / utilization)
+    while budget_bytes(least, utilization) < total:  # what dividing has rounded away
+        least += 1
+    while least > 0 and budget_bytes(least - 1, utilization) >= total:
+        least -= 1
+    return least
 
 
 def longest_context(model: Model, request: Request, budget: int) -> int:

@@ -16,11 +16,14 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.facts impo
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.plan import make_plan, redacted_plan
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.registry_model import proxy_entry
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
+    UP,
     Adoption,
     Model,
-    Source,
+    Need,
+    Pin,
 )
-from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS, kinds_in, pin_of
+from ansible_collections.modelyard.fleet.plugins.plugin_utils import memory
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.memory import source_of
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import table, write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import FACTS, Wish, read_wish
@@ -73,8 +76,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if wish.in_force.problems:
             raise AnsibleActionFail("\n".join(["Nothing was planned.", *wish.in_force.problems]))
         remembered = read_memory(wish.state_dir / MEMORY)
-        entries = [_with_image(entry, data(args["images"])) for entry in _with_defaults(wish)]
-        models = [_of_this_run(_model(entry, wish.patterns), args) for entry in entries]
+        entries = [_with_image(entry, data(args["images"])) for entry in entries_of(wish)]
+        known = read_known(wish.state_dir / MEMORY)
+        configs = memory.configs_in(variables["hostvars"][name].get(FACTS) for name in wish.hosts)
+        models = [
+            _of_this_run(_model(entry, wish.patterns, memory.need_of(entry, configs)), args)
+            for entry in entries
+        ]
         seen, notes = _see(wish, variables["hostvars"], remembered, models)
         notes += [*wish.in_force.ended.values(), *(line for one in wish.in_force.held for line in _told(one))]
         drained = args["drained"]
@@ -91,6 +99,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             restart,
             read_unproved(wish.state_dir / UNPROVED),
             _differs(variables["hostvars"], wish.hosts),
+            known["footprints"],
         )
         if args["fewer"]:  # asked for: what cannot be placed is known
             plan["notes"], plan["problems"] = [*plan["notes"], *plan["problems"]], []
@@ -120,7 +129,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             ok=report["ok"],
             plan=plan,
             report=report,
-            memory={"version": 1, "assignments": clean["assignments"]},
+            memory={
+                "version": 1,
+                "assignments": clean["assignments"],
+                "footprints": plan["footprints"],
+                "gpus": _gpus_seen(plan["hosts"], known["gpus"]),
+            },
             memory_file=str(wish.state_dir / MEMORY),
             unproved_file=str(wish.state_dir / UNPROVED),
             drained_file=str(wish.state_dir / DRAINED),
@@ -150,6 +164,26 @@ def read_memory(path: Path) -> list[dict[str, Any]]:
             "Restore it from a backup; if every host answers, it may be removed, since all that runs is then seen."
         ) from error
     return assignments
+
+
+def read_known(path: Path) -> dict[str, dict[str, Any]]:
+    """What the last deploy saw of GPUs (``gpus``, by host) and of the memory that replicas use (``footprints``); both
+    empty where that is not known.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: dict(found.get(name) or {}) for name in ("footprints", "gpus")}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {"footprints": {}, "gpus": {}}
+
+
+def _gpus_seen(hosts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """By host what is known of its GPUs: what was seen now, else what was remembered."""
+    return {
+        name: host["devices"] if host["state"] == UP else before.get(name, {})
+        for name, host in hosts.items()
+        if host["devices"] or name in before
+    }
 
 
 def read_drained(path: Path) -> list[dict[str, Any]]:
@@ -238,7 +272,8 @@ def _facts(variables: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
     return None, why.splitlines()[0] if why else ""
 
 
-def _with_defaults(wish: Wish) -> list[dict[str, Any]]:
+def entries_of(wish: Wish) -> list[dict[str, Any]]:
+    """The models with defaults; for a wish without problems."""
     from modelyard.inventory import with_defaults  # read_wish has made sure that it is there
 
     return [
@@ -287,7 +322,7 @@ def _of_this_run(model: Model, args: Mapping[str, Any]) -> Model:
     return model
 
 
-def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]]) -> Model:
+def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]], need: Need) -> Model:
     placement = data["placement"]
     return Model(
         id=data["id"],
@@ -298,7 +333,7 @@ def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]]) -> Mo
         pattern=placement["hosts"],
         replicas=placement["replicas"],
         gpus=placement["gpus"],
-        source=_source(data["source"]),
+        source=source_of(data["source"]),
         image=data["image"],
         images=data["images"],
         runtime=data["runtime"],
@@ -310,6 +345,7 @@ def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]]) -> Mo
         rollout=data["rollout"],
         golden=data["golden"],
         adopt=_adoptions(data),
+        pins=tuple(Pin(item["host"], tuple(str(gpu) for gpu in item["gpus"])) for item in placement["pin"]),
     )
 
 
@@ -339,12 +375,4 @@ def _declared(model: Mapping[str, Any]) -> Any:
 
 def _weights_names(sources: Iterable[Any]) -> list[str]:
     """Names of the directories that these sources have on every host."""
-    return sorted({name for source in sources if (name := launch.weights_name(_source(source)))})
-
-
-def _source(data: Mapping[str, Any] | None) -> Source | None:
-    for key in kinds_in(data or {}):
-        kind, given = KINDS[key], data or {}
-        checksums = dict(given.get("checksums") or {}) if kind.listed else {}
-        return Source(key, given[key], pin_of(kind, given), tuple(sorted(checksums.items())))
-    return None
+    return sorted({name for source in sources if (name := launch.weights_name(source_of(source)))})

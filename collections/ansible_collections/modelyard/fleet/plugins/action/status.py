@@ -12,7 +12,8 @@ from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import writ
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
 HOST_COLUMNS = (
-    "name", "state", "docker", "gpus", "gpus_used", "gpus_free", "gpus_blocked", "replicas_up", "replicas_wished",
+    "name", "state", "docker", "gpus", "gpus_used", "gpus_free", "gpus_blocked", "gpus_unwell", "replicas_up",
+    "replicas_wished",
 )  # fmt: skip
 COLOURS = {"up": "green", "ready": "green", "down": "red", "unknown": "yellow", "not ready": "yellow"}
 

@@ -1,0 +1,95 @@
+"""What each GPU must have for a model of the inventory: by the operator's word, else by the estimate."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.footprints import DECLARED, ESTIMATE
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.launch import weights_name
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import Need, Source
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS, kinds_in, pin_of
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
+
+Entry = Mapping[str, Any]
+_GIB = 2**30
+
+
+def need_of(entry: Entry, configs: Mapping[str, Entry]) -> Need:
+    """The need of a model with its defaults; one that says nothing where nobody can tell.
+
+    ``configs``: see :func:`configs_in`. The model's configuration on this machine goes before that on a host.
+    """
+    from modelyard.errors import ModelyardError  # read_wish has made sure that it is there
+    from modelyard.sizing import gpu_bytes
+
+    placement = entry["placement"]
+    if placement.get("gpu_memory_gib") is not None:
+        return Need(int(float(placement["gpu_memory_gib"]) * _GIB) or None, DECLARED)
+    if not is_estimated(entry):
+        return Need()
+    try:
+        model = _model(entry, configs)
+        if model is None:
+            return Need()
+        return Need(
+            gpu_bytes(model, _args(entry), int(placement["gpus"]), int(placement["concurrency"])), ESTIMATE
+        )
+    except (ModelyardError, OSError):
+        return Need()  # `modelyard fit` says why
+
+
+def is_estimated(entry: Entry) -> bool:
+    """Whether the estimate can say anything of a model, if its configuration is known."""
+    from modelyard.sizing import RULES, untold
+
+    return entry["engine"] == RULES and entry["placement"]["gpus"] > 0 and not untold(_args(entry))
+
+
+def weights_at(entry: Entry, weights_dir: str) -> str | None:
+    """The directory of a model's weights on a host, where it is known without asking the host."""
+    source = source_of(entry["source"])
+    if source is None or source.kind == "custom":
+        return None
+    if KINDS[source.kind].in_place:
+        return source.value
+    name = weights_name(source)
+    return posixpath.join(weights_dir, name) if name else None
+
+
+def configs_in(facts: Iterable[Any]) -> dict[str, Entry]:
+    """What hosts tell of weights, by path and, of those that were fetched, by the name of the directory."""
+    found: dict[str, Entry] = {}
+    for said in facts:
+        weights = (data(said) or {}).get("weights") if said else None
+        for path, entry in sorted((weights or {}).items()):
+            found.setdefault(path, entry)
+            found.setdefault(posixpath.basename(path), entry)
+    return found
+
+
+def source_of(given: Mapping[str, Any] | None) -> Source | None:
+    """Where weights come from, as the planner has it."""
+    for key in kinds_in(given or {}):
+        kind, wish = KINDS[key], given or {}
+        checksums = dict(wish.get("checksums") or {}) if kind.listed else {}
+        return Source(key, wish[key], pin_of(kind, wish), tuple(sorted(checksums.items())))
+    return None
+
+
+def _model(entry: Entry, configs: Mapping[str, Entry]) -> Any:
+    from modelyard.sizing import CONFIG, model_at, read_model
+
+    source = source_of(entry["source"])
+    if source is None:
+        return None
+    if source.kind == "path" and (Path(source.value) / CONFIG).is_file():
+        return model_at(Path(source.value))
+    known = configs.get(source.value if KINDS[source.kind].in_place else weights_name(source))
+    return None if known is None else read_model(known["config"], files_bytes=known["files_bytes"])
+
+
+def _args(entry: Entry) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in entry["args"].items()}
