@@ -6,7 +6,17 @@ that fits on a host's GPUs. The formulas stand where they are used, with their s
 
 from modelyard.sizing.estimate import KV_DTYPES, Estimate, Request, Share, estimate, resident_bytes, splits
 from modelyard.sizing.files import CONFIG, model_at
-from modelyard.sizing.fit import UTILIZATION, Fit, Gpus, check_utilization, gib, judge, required_bytes
+from modelyard.sizing.fit import (
+    UTILIZATION,
+    Fit,
+    Gpus,
+    Known,
+    check_utilization,
+    corrected,
+    gib,
+    judge,
+    required_bytes,
+)
 from modelyard.sizing.model import Model, read_model
 from modelyard.sizing.wishes import RULES, UNTOLD_ARGS, asked_of, gpu_bytes, untold
 
@@ -19,11 +29,13 @@ __all__ = [
     "Estimate",
     "Fit",
     "Gpus",
+    "Known",
     "Model",
     "Request",
     "Share",
     "asked_of",
     "check_utilization",
+    "corrected",
     "estimate",
     "gib",
     "gpu_bytes",

@@ -16,9 +16,9 @@ EXAMPLE = Path(__file__).parents[3] / "inventories" / "example"
 def test_the_example_says_how_much_memory_its_gpus_have() -> None:
     found = wish(EXAMPLE).capacity()
     assert found["hosts"] == [
-        {"host": "gpu01", "gpus": 8, "memory_gib": 79.6},
-        {"host": "gpu02", "gpus": 4, "memory_gib": 44.5},
-        {"host": "gpu03", "gpus": 3, "memory_gib": None},
+        {"host": "gpu01", "gpus": 8, "memory_gib": 79.6, "seen": {}},
+        {"host": "gpu02", "gpus": 4, "memory_gib": 44.5, "seen": {}},
+        {"host": "gpu03", "gpus": 3, "memory_gib": None, "seen": {}},
     ]
     first = found["models"][0]
     assert first["args"] == {"max_model_len": 8192, "gpu_memory_utilization": 0.9}

@@ -139,3 +139,24 @@ def test_a_host_without_gpus_for_models_is_not_asked_more(tmp_path: Path) -> Non
     assert "hardware" not in found
     # none of the stand-in's tools was started: each counts its calls in a file
     assert list(there.bin.glob("*.calls")) == []
+
+
+def test_the_size_of_weights_that_lie_here(tmp_path: Path) -> None:
+    there = machine(tmp_path, "l40s")
+    for name, files in {
+        "whole": {"config.json": '{"model_type": "x"}', "model.safetensors": "1234"},
+        "parts": {"config.json": "{}", "model-00001-of-00002.safetensors": "1234"},
+        "bare": {"config.json": "{}"},
+        "broken": {"config.json": "{", "model.safetensors": "1234"},
+        "list": {"config.json": "[]"},
+    }.items():
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / file).write_text(text, encoding="utf-8")
+    paths = [str(tmp_path / name) for name in ("whole", "parts", "bare", "broken", "list", "absent")]
+    found = run_module(there, tmp_path / "home", accelerator="nvidia", weights=paths)["weights"]
+    assert found == {
+        paths[0]: {"config": {"model_type": "x"}, "files_bytes": 4},
+        paths[1]: {"config": {}, "files_bytes": None},
+        paths[2]: {"config": {}, "files_bytes": None},
+    }

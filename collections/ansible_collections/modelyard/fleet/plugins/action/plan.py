@@ -28,11 +28,13 @@ from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import tabl
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import FACTS, Wish, read_wish
 
+NO_NEED = Need()
 COMPARED = "__fleet_compared"
 MEMORY = "assignments.json"
 GENERATION = "registry.json"
 DRAINED = "drained.json"
 UNPROVED = "unproved.json"
+_KNOWN = ("footprints", "gpus", "weights")
 _REMEMBERED = ("replica", "model", "host", "index", "gpus", "port", "runtime", "engine", "hash", "spec")
 
 
@@ -78,9 +80,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         remembered = read_memory(wish.state_dir / MEMORY)
         entries = [_with_image(entry, data(args["images"])) for entry in entries_of(wish)]
         known = read_known(wish.state_dir / MEMORY)
-        configs = memory.configs_in(variables["hostvars"][name].get(FACTS) for name in wish.hosts)
+        facts = [variables["hostvars"][name].get(FACTS) for name in wish.hosts]
+        configs = memory.configs_in(facts, known["weights"])
         models = [
-            _of_this_run(_model(entry, wish.patterns, memory.need_of(entry, configs)), args)
+            _of_this_run(model_of(entry, wish.patterns, memory.need_of(entry, configs)), args)
             for entry in entries
         ]
         seen, notes = _see(wish, variables["hostvars"], remembered, models)
@@ -134,6 +137,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "assignments": clean["assignments"],
                 "footprints": plan["footprints"],
                 "gpus": _gpus_seen(plan["hosts"], known["gpus"]),
+                "weights": memory.configs_of(entries, configs),
             },
             memory_file=str(wish.state_dir / MEMORY),
             unproved_file=str(wish.state_dir / UNPROVED),
@@ -167,14 +171,14 @@ def read_memory(path: Path) -> list[dict[str, Any]]:
 
 
 def read_known(path: Path) -> dict[str, dict[str, Any]]:
-    """What the last deploy saw of GPUs (``gpus``, by host) and of the memory that replicas use (``footprints``); both
-    empty where that is not known.
+    """What the last deploy saw of GPUs (``gpus``, by host), of the memory that replicas use (``footprints``) and of models
+    (``weights``: configuration and size); each empty where that is not known.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: dict(found.get(name) or {}) for name in ("footprints", "gpus")}
+        return {name: dict(found.get(name) or {}) for name in _KNOWN}
     except (OSError, ValueError, TypeError, AttributeError):
-        return {"footprints": {}, "gpus": {}}
+        return {name: {} for name in _KNOWN}
 
 
 def _gpus_seen(hosts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,7 +326,8 @@ def _of_this_run(model: Model, args: Mapping[str, Any]) -> Model:
     return model
 
 
-def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]], need: Need) -> Model:
+def model_of(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]], need: Need = NO_NEED) -> Model:
+    """A model with defaults as the planner has it."""
     placement = data["placement"]
     return Model(
         id=data["id"],
@@ -346,6 +351,7 @@ def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]], need:
         golden=data["golden"],
         adopt=_adoptions(data),
         pins=tuple(Pin(item["host"], tuple(str(gpu) for gpu in item["gpus"])) for item in placement["pin"]),
+        need=need,
     )
 
 

@@ -9,8 +9,15 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.modelyard.fleet.plugins.action.plan import MEMORY, entries_of, read_memory
+from ansible_collections.modelyard.fleet.plugins.action.plan import (
+    MEMORY,
+    entries_of,
+    model_of,
+    read_known,
+    read_memory,
+)
 from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.vendors import VENDOR_OF
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.footprints import key_of_model
 from ansible_collections.modelyard.fleet.plugins.plugin_utils import memory
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import Wish, read_wish
@@ -37,7 +44,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "problems": [problem.as_dict() | {"text": str(problem)} for problem in wish.problems],
                     "models": len(wish.models),
                     "hosts": len(wish.hosts),
-                    **({} if problems else {"capacity": wish.capacity(), "needs": wish.needs()}),
+                    **({} if problems else {"capacity": capacity(wish), "needs": wish.needs()}),
                 },
             )
         result["changed"] = False
@@ -67,6 +74,20 @@ def to_look_for(models: list[dict[str, Any]], assignments: list[dict[str, Any]])
         if assignment.get("adopted"):
             found.setdefault(assignment["host"], set()).add(assignment["adopted"]["id"])
     return {host: sorted(names) for host, names in found.items()}
+
+
+def capacity(wish: Wish) -> dict[str, Any]:
+    """GPUs by host and what models ask of them, with what the last deploy saw of both."""
+    known = read_known(wish.state_dir / MEMORY)
+    models = {}
+    for entry in entries_of(wish):
+        model = model_of(entry, wish.patterns)
+        engine = wish.engines[model.engine]
+        models[model.id] = {
+            "measured": known["footprints"].get(key_of_model(model, engine)),
+            "config": known["weights"].get(memory.config_name(entry)),
+        }
+    return wish.capacity(known["gpus"], models)
 
 
 def with_gpus(hosts: Mapping[str, Any]) -> dict[str, str]:

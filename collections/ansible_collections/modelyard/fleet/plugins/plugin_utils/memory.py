@@ -59,15 +59,29 @@ def weights_at(entry: Entry, weights_dir: str) -> str | None:
     return posixpath.join(weights_dir, name) if name else None
 
 
-def configs_in(facts: Iterable[Any]) -> dict[str, Entry]:
-    """What hosts tell of weights, by path and, of those that were fetched, by the name of the directory."""
+def configs_in(facts: Iterable[Any], before: Mapping[str, Entry]) -> dict[str, Entry]:
+    """What hosts tell of weights, by :func:`config_name`; what was remembered ``before`` where none tells it now."""
     found: dict[str, Entry] = {}
     for said in facts:
         weights = (data(said) or {}).get("weights") if said else None
         for path, entry in sorted((weights or {}).items()):
-            found.setdefault(path, entry)
-            found.setdefault(posixpath.basename(path), entry)
-    return found
+            for name in (path, posixpath.basename(path)):
+                found.setdefault(name, entry)
+    return {**before, **found}
+
+
+def config_name(entry: Entry) -> str:
+    """What a model's configuration is known by: the path of weights that stay where they are, else the directory's name."""
+    source = source_of(entry["source"])
+    if source is None or source.kind == "custom":
+        return ""
+    return source.value if KINDS[source.kind].in_place else weights_name(source)
+
+
+def configs_of(entries: Iterable[Entry], configs: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Those that the estimates of these models need, to be remembered."""
+    names = {config_name(entry) for entry in entries if is_estimated(entry)}
+    return {name: configs[name] for name in sorted(names) if name in configs}
 
 
 def source_of(given: Mapping[str, Any] | None) -> Source | None:
@@ -87,7 +101,7 @@ def _model(entry: Entry, configs: Mapping[str, Entry]) -> Any:
         return None
     if source.kind == "path" and (Path(source.value) / CONFIG).is_file():
         return model_at(Path(source.value))
-    known = configs.get(source.value if KINDS[source.kind].in_place else weights_name(source))
+    known = configs.get(config_name(entry))
     return None if known is None else read_model(known["config"], files_bytes=known["files_bytes"])
 
 

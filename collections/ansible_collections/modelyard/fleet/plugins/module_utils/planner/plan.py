@@ -96,7 +96,7 @@ def make_plan(
             "blocked_gpus": dict(hosts[name].blocked_gpus),
             "unwell_gpus": dict(hosts[name].unwell_gpus),
             "devices": {
-                gpu: {"memory": one.memory, "health": one.health, "reason": one.reason}
+                gpu: {"memory": one.memory, "unwell": hosts[name].unwell_gpus.get(gpu, "")}
                 for gpu, one in hosts[name].devices.items()
             },
             "replicas": [],
