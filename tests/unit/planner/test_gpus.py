@@ -118,6 +118,32 @@ def test_a_restart_takes_a_replica_off_a_bad_gpu_and_no_other() -> None:
     found = plan(models, seen(facts), restart=restart)
     assert actions(found) == {"gpu01.m.0": "replace", "gpu01.m.1": "replace"}
     assert given(found) == {"gpu01.m.0": ["0"], "gpu01.m.1": ["2"]}
+    reasons = {change["replica"]: change["reason"] for change in found["changes"]}
+    assert reasons["gpu01.m.0"] == "a restart is asked for"
+    assert reasons["gpu01.m.1"].startswith("a restart is asked for: gpus: [1] -> [2]")
+
+
+def test_a_restart_that_moves_a_replica_to_another_host_is_nothing_but_a_restart() -> None:
+    hosts = ("gpu01", "gpu02")
+    for replicas in (1, 2):
+        models = [one(replicas=replicas, hosts=hosts)]
+        other = seen({"hardware": hardware("up", "up", "up")}, name="gpu02", fleet_gpus=3)
+        before = plan(models, seen({"hardware": hardware("up")}, fleet_gpus=1), other)
+        facts = facts_after(before, "gpu01") | {"hardware": hardware("down")}
+        there = facts_after(before, "gpu02") | {"hardware": hardware("up", "up", "up")}
+        now = (seen(facts, fleet_gpus=1), seen(there, name="gpu02", fleet_gpus=3))
+        found = plan(models, *now, restart=[{"kind": "host", "name": "gpu01"}])
+        changed = [change for change in found["changes"] if change["action"] != "keep"]
+        assert {change["action"] for change in changed} == {"start", "stop"}
+        assert all(change["reason"].startswith("a restart is asked for: ") for change in changed)
+        # a replica more is another change
+        more = plan(
+            [one(replicas=replicas, hosts=hosts), one("n", hosts=("gpu02",))],
+            *now,
+            restart=[{"kind": "host", "name": "gpu01"}],
+        )
+        (other_change,) = [change for change in more["changes"] if change["model"] == "n"]
+        assert not other_change["reason"].startswith("a restart")
 
 
 def test_a_restart_on_a_gpu_of_unknown_health_moves_nothing() -> None:

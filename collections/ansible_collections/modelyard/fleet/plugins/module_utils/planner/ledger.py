@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner import joined
-from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import UP, Current, Host, Model
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
+    UP,
+    Current,
+    Host,
+    Model,
+    Need,
+)
 
 
 class Ledger:
@@ -14,6 +20,9 @@ class Ledger:
     def __init__(self, host: Host) -> None:
         self.host = host
         self._free = set(host.gpus) - set(host.blocked_gpus) - set(host.unwell_gpus)
+        known = [memory for gpu in host.gpus if (memory := host.memory_of(gpu)) is not None]
+        self._least_memory = min(known, default=2**63)
+        self._tiers: dict[tuple[int, Need], int] = {}  # of what is free now
         self._holders: dict[str, str] = {}
         self._given: set[str] = set()
         self._ports: set[int] = set()
@@ -27,7 +36,8 @@ class Ledger:
 
     def free_for(self, model: Model) -> set[str]:
         """The GPUs that can still be given and have the memory that the model needs."""
-        if model.need.at_least is None:
+        least = model.need.at_least
+        if least is None or least <= self._least_memory:
             return self._free
         return {gpu for gpu in self._free if model.need.met_by(self.host.memory_of(gpu))}
 
@@ -42,6 +52,7 @@ class Ledger:
     def block(self, gpus: Iterable[str], who: str = "") -> None:
         """Take GPUs out of what is free, without counting who has them."""
         self._free.difference_update(gpus)
+        self._tiers.clear()
         self._holders |= dict.fromkeys(gpus, who)
 
     def holder(self, gpu: str) -> str | None:
@@ -86,7 +97,15 @@ class Ledger:
 
     def tier(self, model: Model) -> int:
         """How well the GPUs that the model would get here are joined; 0 is best."""
-        return joined.tier(self.host, model.gpus, self.free_for(model)) if model.gpus > 1 else 0
+        if model.gpus < 2:
+            return 0
+        if not self.host.gpu_groups:
+            return joined.APART
+        free = self.free_for(model)
+        key = (model.gpus, Need() if free is self._free else model.need)
+        if key not in self._tiers:
+            self._tiers[key] = joined.tier(self.host, model.gpus, free)
+        return self._tiers[key]
 
     def pick_gpus(self, model: Model) -> tuple[str, ...] | None:
         """Free GPUs for one replica of the model, those that are joined best; None where there are too few."""

@@ -75,14 +75,18 @@ def make_plan(
     def _hash(model: Model, slot: Slot) -> str:
         return launch.spec_hash(launch.build(model, engines[model.engine], hosts[slot.host], slot))
 
+    by_restart: set[str] = set()
+
     def renews(model: Model, slot: Slot) -> bool:
         was = slot.was
-        return was is not None and (
-            was.adopted is not None
-            or _hash(model, slot) != was.hash
-            or is_drained(restart, slot.replica, slot.model, slot.host)
-            or slot.replica in (differs or {})
-        )
+        if was is None:
+            return False
+        if was.adopted is not None or _hash(model, slot) != was.hash or slot.replica in (differs or {}):
+            return True
+        asked = is_drained(restart, slot.replica, slot.model, slot.host)
+        if asked:
+            by_restart.add(slot.replica)
+        return asked
 
     current = [_restarted(item, restart) for item in running]
     placement = place(models, hosts.values(), current, refusal, surges, renews)
@@ -132,6 +136,7 @@ def make_plan(
             gone = replace(gone, reason=f"{heir} takes its place once it is ready: {why}")
         changes.append(gone)
         per_host[item.host]["stops"].append(_stop(item))
+    changes = diff.moved_by(RESTART, by_restart, changes)
     changes.sort(key=lambda change: (change.host, change.replica))
     doubtful = [one.replica for one in changes if one.reason == UNPROVED]
     moving = rollout(wished, placement, changes, hosts, drained, doubtful)
