@@ -65,6 +65,14 @@ def test_gpus_that_are_well_and_whose_memory_it_is(tmp_path: Path) -> None:
     assert look(there, m="other")[1]["gpus"][1]["used"] == {}
 
 
+@pytest.mark.parametrize("name", [name for name in standins.NAMES if name != "none"])
+def test_a_sound_machine_of_whatever_kind_has_only_gpus_that_are_well(name: str, tmp_path: Path) -> None:
+    there = machine(tmp_path, name)
+    devices, seen = look(there, "amd" if there.scenario.get("amd") else "nvidia")
+    assert [one["reason"] for one in seen["gpus"] if one["health"] != "up"] == []
+    assert len(devices) == len(seen["gpus"]) > 0
+
+
 def test_one_gpu_with_bad_memory_is_down_and_says_why(tmp_path: Path) -> None:
     seen = look(machine(tmp_path, "l40s", gpu1={"ecc": {"volatile": 3}}))[1]
     assert [one["health"] for one in seen["gpus"]] == ["up", "down", "up", "up"]

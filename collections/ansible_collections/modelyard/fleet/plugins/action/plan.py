@@ -16,7 +16,6 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.facts impo
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.plan import make_plan, redacted_plan
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.registry_model import proxy_entry
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
-    UP,
     Adoption,
     Model,
     Need,
@@ -34,7 +33,6 @@ MEMORY = "assignments.json"
 GENERATION = "registry.json"
 DRAINED = "drained.json"
 UNPROVED = "unproved.json"
-_KNOWN = ("footprints", "gpus", "weights")
 _REMEMBERED = ("replica", "model", "host", "index", "gpus", "port", "runtime", "engine", "hash", "spec")
 
 
@@ -79,7 +77,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail("\n".join(["Nothing was planned.", *wish.in_force.problems]))
         remembered = read_memory(wish.state_dir / MEMORY)
         entries = [_with_image(entry, data(args["images"])) for entry in entries_of(wish)]
-        known = read_known(wish.state_dir / MEMORY)
+        known = memory.read_known(wish.state_dir / MEMORY)
         facts = [variables["hostvars"][name].get(FACTS) for name in wish.hosts]
         configs = memory.configs_in(facts, known["weights"])
         models = [
@@ -136,7 +134,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "version": 1,
                 "assignments": clean["assignments"],
                 "footprints": plan["footprints"],
-                "gpus": _gpus_seen(plan["hosts"], known["gpus"]),
+                "gpus": memory.gpus_seen(plan["hosts"], known["gpus"]),
                 "weights": memory.configs_of(entries, configs),
             },
             memory_file=str(wish.state_dir / MEMORY),
@@ -168,26 +166,6 @@ def read_memory(path: Path) -> list[dict[str, Any]]:
             "Restore it from a backup; if every host answers, it may be removed, since all that runs is then seen."
         ) from error
     return assignments
-
-
-def read_known(path: Path) -> dict[str, dict[str, Any]]:
-    """What the last deploy saw of GPUs (``gpus``, by host), of the memory that replicas use (``footprints``) and of models
-    (``weights``: configuration and size); each empty where that is not known.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: dict(found.get(name) or {}) for name in _KNOWN}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {name: {} for name in _KNOWN}
-
-
-def _gpus_seen(hosts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """By host what is known of its GPUs: what was seen now, else what was remembered."""
-    return {
-        name: host["devices"] if host["state"] == UP else before.get(name, {})
-        for name, host in hosts.items()
-        if host["devices"] or name in before
-    }
 
 
 def read_drained(path: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from ansible_collections.modelyard.fleet.plugins.action.plan import (
     MEMORY,
     entries_of,
     model_of,
-    read_known,
     read_memory,
 )
 from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.vendors import VENDOR_OF
@@ -78,7 +77,7 @@ def to_look_for(models: list[dict[str, Any]], assignments: list[dict[str, Any]])
 
 def capacity(wish: Wish) -> dict[str, Any]:
     """GPUs by host and what models ask of them, with what the last deploy saw of both."""
-    known = read_known(wish.state_dir / MEMORY)
+    known = memory.read_known(wish.state_dir / MEMORY)
     models = {}
     for entry in entries_of(wish):
         model = model_of(entry, wish.patterns)

@@ -1,7 +1,8 @@
-"""What each GPU must have for a model of the inventory: by the operator's word, else by the estimate."""
+"""What each GPU must have for a model of the inventory, and what is remembered of GPUs and models from run to run."""
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.footprints import DECLARED, ESTIMATE
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.launch import weights_name
-from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import Need, Source
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import UP, Need, Source
 from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS, kinds_in, pin_of
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
 Entry = Mapping[str, Any]
 _GIB = 2**30
+_KNOWN = ("footprints", "gpus", "weights")
 
 
 def need_of(entry: Entry, configs: Mapping[str, Entry]) -> Need:
@@ -82,6 +84,52 @@ def configs_of(entries: Iterable[Entry], configs: Mapping[str, Entry]) -> dict[s
     """Those that the estimates of these models need, to be remembered."""
     names = {config_name(entry) for entry in entries if is_estimated(entry)}
     return {name: configs[name] for name in sorted(names) if name in configs}
+
+
+def read_known(path: Path) -> dict[str, dict[str, Any]]:
+    """What the last deploy saw of GPUs (``gpus``, by host), of the memory that replicas use (``footprints``) and of models
+    (``weights``: configuration and size). What is not known, or not what it should be, is left out: the next run sees
+    it anew.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        parts = {name: dict(found.get(name) or {}) for name in _KNOWN}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {name: {} for name in _KNOWN}
+    return {
+        "footprints": {key: one for key, one in parts["footprints"].items() if _is_footprint(one)},
+        "gpus": {
+            host: {gpu: one for gpu, one in gpus.items() if _is_gpu(one)}
+            for host, gpus in parts["gpus"].items()
+            if isinstance(gpus, dict)
+        },
+        "weights": {
+            name: one
+            for name, one in parts["weights"].items()
+            if isinstance(one, dict) and {"config", "files_bytes"} <= one.keys()
+        },
+    }
+
+
+def _is_footprint(given: Any) -> bool:
+    return isinstance(given, dict) and all(isinstance(given.get(name), int) for name in ("used", "memory"))
+
+
+def _is_gpu(given: Any) -> bool:
+    return (
+        isinstance(given, dict)
+        and isinstance(given.get("unwell"), str)
+        and isinstance(given.get("memory", ""), int | None)
+    )
+
+
+def gpus_seen(hosts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """By host what is known of its GPUs: what was seen now, else what was remembered."""
+    return {
+        name: host["devices"] if host["state"] == UP else before.get(name, {})
+        for name, host in hosts.items()
+        if host["devices"] or name in before
+    }
 
 
 def source_of(given: Mapping[str, Any] | None) -> Source | None:

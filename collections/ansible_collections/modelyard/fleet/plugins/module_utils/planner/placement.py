@@ -144,10 +144,8 @@ class _Placer:
                 gpus, port = ledger.pick_gpus(model), ledger.next_port()
                 if gpus is None or port is None:
                     continue
-                taken = self.indexes[model.id] | {replica.index for replica in self.current[model.id]}
-                index = next(number for number in count() if number not in taken)
                 left.add(slot.replica)
-                self._give(model, name, index, gpus, port, None)
+                self._give(model, name, self._new_index(model), gpus, port, None)
                 self.dropped.append(was)
                 self.heirs[was.replica] = self.slots[-1].replica
                 break
@@ -285,14 +283,9 @@ class _Placer:
         bad = any(gpu in host.unwell_gpus and host.health_of(gpu) == DOWN for gpu in replica.gpus)
         if not bad and all(model.need.met_by(host.memory_of(gpu)) for gpu in replica.gpus):
             return False
-        return self.renews(model, self._slot_of(model, replica))
-
-    def _slot_of(self, model: Model, replica: Current) -> Slot:
-        """The place that a replica has, as if it stayed."""
-        runtime = self.hosts[replica.host].runtime_of(model)
-        return Slot(
-            model.id, replica.host, replica.index, replica.gpus, replica.port or 0, runtime, was=replica
-        )
+        runtime, port = host.runtime_of(model), replica.port or 0
+        stays = Slot(model.id, replica.host, replica.index, replica.gpus, port, runtime, was=replica)
+        return self.renews(model, stays)
 
     def _hold(self, replica: Current, *, wished: bool) -> None:
         self.here[replica.model][replica.host] += 1
