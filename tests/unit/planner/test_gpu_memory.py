@@ -45,6 +45,13 @@ def test_a_model_goes_where_it_fits() -> None:
     assert given(plan([needs(30)], *small_and_large())) == {"gpu02.m.0": ["0"]}
 
 
+def test_who_needs_most_comes_first() -> None:
+    large = seen({"hardware": hardware("up", memory=80)}, fleet_gpus=1)
+    small = seen({"hardware": hardware("up", memory=24)}, name="gpu02", fleet_gpus=1)
+    found = plan([needs(20, name="a"), needs(60, name="b")], large, small)
+    assert (given(found), found["problems"]) == ({"gpu02.a.0": ["0"], "gpu01.b.0": ["0"]}, [])
+
+
 def test_a_model_that_fits_nowhere_is_told_with_numbers() -> None:
     found = plan([needs(90.5, gpus=2)], *small_and_large())
     assert found["problems"] == [

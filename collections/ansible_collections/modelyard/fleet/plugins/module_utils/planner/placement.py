@@ -77,7 +77,8 @@ class _Placer:
         refusal: Refusal,
         renews: Renews,
     ) -> None:
-        self.models = sorted(models, key=lambda model: (-model.gpus, model.id))
+        # those that are hardest to place come first
+        self.models = sorted(models, key=lambda model: (-model.gpus, -(model.need.at_least or 0), model.id))
         self.hosts: Mapping[str, Host] = {
             host.name: host for host in sorted(hosts, key=lambda host: host.name)
         }
