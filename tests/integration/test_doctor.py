@@ -90,7 +90,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     here = {"hosts": "localhost", "replicas": 2, "gpus": 0}
     wish(running, model("m", 2) | {"placement": here})
     yield running
-    running.play("stop", "-e", "confirm=all", "-e", "stop_proxies=true")
+    running.play("stop", "-e", "confirm=all", "-e", "stop_proxies=true", "-e", "command_timeout_s=3")
     left = running.processes()
     assert not left, left
 

@@ -9,7 +9,7 @@ import rich_click as click
 from click.exceptions import Exit
 
 from modelyard.cli.console import PROBLEM, fail, out, print_json
-from modelyard.cli.fit_inputs import Wished, asked_of, fleet, gpus_of, model_path, wished, with_remark
+from modelyard.cli.fit_inputs import Wished, fleet, gpus_of, model_path, wished, with_remark
 from modelyard.cli.fit_view import as_data, render_fit
 from modelyard.cli.verbs import DEFAULT_INVENTORY
 from modelyard.errors import ConfigError
@@ -19,7 +19,9 @@ from modelyard.sizing import (
     Fit,
     Model,
     Request,
+    asked_of,
     check_utilization,
+    corrected,
     estimate,
     judge,
     model_at,
@@ -34,7 +36,10 @@ NOWHERE = 2  # exit code: it fits on none of the hosts
     "--max-model-len", type=int, metavar="TOKENS", help="Context of a request; default: the model's longest."
 )
 @click.option(
-    "--concurrency", type=int, default=1, show_default=True, metavar="N", help="Such requests at once."
+    "--concurrency",
+    type=int,
+    metavar="N",
+    help="Such requests at once; default: what the inventory says, else 1.",
 )
 @click.option(
     "--tensor-parallel", type=int, metavar="N",
@@ -59,7 +64,7 @@ NOWHERE = 2  # exit code: it fits on none of the hosts
 def fit(
     name: str,
     max_model_len: int | None,
-    concurrency: int,
+    concurrency: int | None,
     tensor_parallel: int | None,
     kv_dtype: str | None,
     utilization: float | None,
@@ -80,34 +85,55 @@ def fit(
       [cyan]modelyard fit qwen2.5-7b -i inventories/production --max-model-len 32768 --kv-dtype fp8[/cyan]
 
     Weights are read from model.safetensors.index.json or the weight files, else counted from config.json for
-    families that are known. The memory of a host's GPUs is fleet_gpu_memory_gib; without it nobody can tell.
+    families that are known. A host's GPUs are those that the last deploy saw, else fleet_gpu_memory_gib says their memory;
+    without both nobody can tell. Plans go by the same figures.
     It is an estimate by vLLM's rules; the start of an engine has the last word.
     Exit code 0: it fits somewhere, or no GPUs were named. 2: it fits nowhere. 1: nobody can tell, or bad input.
     """  # noqa: D301
-    asked = Request(
-        max_model_len=max_model_len, concurrency=concurrency, tensor_parallel=tensor_parallel or 1
-    )
     try:
         here = model_path(name)
         hosts = [gpus_of(given) for given in gpus]
         found = fleet(inventory or DEFAULT_INVENTORY, as_json=as_json) if inventory or here is None else None
         item = wished(found, name, Path.cwd()) if found is not None and here is None else None
-        model = with_remark(model_at(here if here is not None else _weights(item)), item)
-        request, share = asked_of(item, asked, tensor_parallel, kv_dtype, utilization)
+        model = with_remark(_model(here, item), item)
+        asked = Request(
+            max_model_len=max_model_len,
+            concurrency=concurrency
+            if concurrency is not None
+            else item.concurrency
+            if item is not None
+            else 1,
+            tensor_parallel=tensor_parallel or 1,
+        )
+        request, share = asked_of(
+            item.args if item is not None else {},
+            item.gpus if item is not None else None,
+            asked,
+            tensor_parallel=tensor_parallel,
+            kv_dtype=kv_dtype,
+            utilization=utilization,
+        )
         check_utilization(share)
         fixed = tensor_parallel is not None or item is not None
         hosts += found.gpus(item) if found is not None else []
         verdicts = [judge(model, request, host, utilization=share, fixed=fixed) for host in hosts]
+        as_wished = (max_model_len, concurrency, tensor_parallel, kv_dtype, utilization) == (None,) * 5
+        if item is not None and as_wished:  # of another wish nothing has been declared or measured
+            verdicts = [
+                corrected(one, request, host, item.known) for one, host in zip(verdicts, hosts, strict=True)
+            ]
         _tell(name, model, request, verdicts, share, fixed=fixed, as_json=as_json)
     except ConfigError as exc:
         fail(exc.message, as_json=as_json)
     _leave(verdicts)
 
 
-def _weights(item: Wished | None) -> Path:
+def _model(here: Path | None, item: Wished | None) -> Model:
+    if here is not None:
+        return model_at(here)
     if item is None:  # a model that is no path comes from an inventory
         raise ConfigError("There is no such model.")
-    return item.weights
+    return item.model()
 
 
 def _tell(

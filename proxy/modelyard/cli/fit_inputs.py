@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,35 @@ from modelyard.cli.console import fail
 from modelyard.cli.tables import rows
 from modelyard.cli.verbs import run_verb
 from modelyard.errors import ConfigError
-from modelyard.sizing import CONFIG, UTILIZATION, Gpus, Model, Request
+from modelyard.sizing import CONFIG, RULES, Gpus, Known, Model, model_at, read_model, untold
 
 _GPU = re.compile(r"(?P<name>[A-Za-z0-9._-]+):(?P<gib>\d+(?:\.\d+)?)(?:x(?P<count>\d+))?")
 _MOST_GPUS = 10_000
-_KV = "kv_cache_dtype"
-_RULES = "vllm"  # the engine of the catalog that the estimate is made for
+GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class Wished:
-    """A model of an inventory: where its weights lie here, the hosts it may be placed on, its GPUs and arguments."""
+    """A model of an inventory: where its weights lie here, or else what a host told of them, the hosts it may be placed on,
+    its GPUs and arguments, and what is known of its need.
+    """
 
     id: str
     engine: str
-    weights: Path
+    weights: Path | None
     hosts: tuple[str, ...]
     gpus: int
     args: Mapping[str, Any]
+    config: Mapping[str, Any] | None = None
+    concurrency: int = 1
+    known: Known = field(default_factory=Known)
+
+    def model(self) -> Model:
+        """The model. SizingError for one of which nothing can be said."""
+        if self.weights is not None:
+            return model_at(self.weights)
+        config = self.config or {}
+        return read_model(config.get("config"), files_bytes=config.get("files_bytes"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +55,30 @@ class Fleet:
     def gpus(self, item: Wished | None) -> list[Gpus]:
         """The GPUs of every host that runs engines; those that ``item`` may not be placed on are barred."""
         return [
-            Gpus(
-                host=str(host["host"]),
-                count=int(host["gpus"]),
-                memory_gib=None if host.get("memory_gib") is None else float(host["memory_gib"]),
-                barred=""
-                if item is None or host["host"] in item.hosts
-                else f"{item.id} may not be placed there",
-            )
+            _gpus(host, item.gpus if item is not None else None, _barred(item, str(host["host"])))
             for host in self.hosts
         ]
+
+
+def _barred(item: Wished | None, host: str) -> str:
+    return "" if item is None or host in item.hosts else f"{item.id} may not be placed there"
+
+
+def _gpus(host: Mapping[str, Any], shared: int | None, barred: str) -> Gpus:
+    """A host's GPUs as the last deploy saw them, else as they are declared.
+
+    Where they are not all alike, the memory is that of the smallest of the ``shared`` largest ones; None: of all.
+    """
+    declared = None if host.get("memory_gib") is None else float(host["memory_gib"])
+    seen = list((host.get("seen") or {}).values())
+    well = [one for one in seen if not one["unwell"]]
+    memory = declared
+    if well:
+        sizes = [declared if one["memory"] is None else one["memory"] / GIB for one in well]
+        known = sorted((size for size in sizes if size is not None), reverse=True)
+        memory = known[min(shared or len(known), len(known)) - 1] if len(known) == len(sizes) else None
+    unwell = len(seen) - len(well)
+    return Gpus(str(host["host"]), int(host["gpus"]) - unwell, memory, barred, unwell)
 
 
 def model_path(name: str) -> Path | None:
@@ -106,67 +131,61 @@ def wished(found: Fleet, name: str, start: Path) -> Wished:
         raise ConfigError(
             f"{name} runs on the processor (placement.gpus is 0), so there is no GPU to fit on."
         )
-    source = model.get("source") or {}
-    path = source.get("path")
-    if not path:
-        where = source.get("hub") or source.get("url") or "elsewhere"
-        raise ConfigError(
-            f"The weights of {name} come from {where}: put its {CONFIG} and model.safetensors.index.json into a directory "
-            "here and name that."
-        )
-    weights = start / str(path)
-    if not weights.exists():
-        raise ConfigError(
-            f"The weights of {name} lie at {path}, which is on the hosts and not on this machine."
-        )
+    path = (model.get("source") or {}).get("path")
+    weights = start / str(path) if path else None
+    if (weights is None or not weights.exists()) and not model.get("config"):
+        raise ConfigError(_nowhere(name, model))
     return Wished(
-        name, str(model["engine"]), weights, tuple(model["hosts"]), int(model["gpus"]), model["args"]
+        name,
+        str(model["engine"]),
+        weights if weights is not None and weights.exists() else None,
+        tuple(model["hosts"]),
+        int(model["gpus"]),
+        model["args"],
+        model.get("config"),
+        int(model.get("concurrency") or 1),
+        _known(model),
     )
+
+
+def _nowhere(name: str, model: Mapping[str, Any]) -> str:
+    """Why nothing is known of a model's size."""
+    source = model.get("source") or {}
+    if source.get("path"):
+        return (
+            f"The weights of {name} lie at {source['path']}, which is on the hosts and not on this machine."
+        )
+    where = source.get("hub") or source.get("url") or "elsewhere"
+    return (
+        f"The weights of {name} come from {where}: put its {CONFIG} and model.safetensors.index.json into a directory "
+        "here and name that. Once a deploy has seen them on a host, it is known without."
+    )
+
+
+def _known(model: Mapping[str, Any]) -> Known:
+    """What goes before the estimate."""
+    declared, measured = model.get("gpu_memory_gib"), model.get("measured")
+    if declared is not None:
+        return Known(declared=int(float(declared) * GIB))
+    if not measured:
+        return Known()
+    if model.get("takes") == "need":
+        return Known(measured=int(measured["used"]))
+    return Known(proved=int(measured["memory"]))
 
 
 def with_remark(model: Model, item: Wished | None) -> Model:
     """The model, with a remark where its engine is not the one whose rules the estimate follows."""
-    if item is None or item.engine == _RULES:
+    if item is None:
         return model
-    told = f"{item.id} runs on {item.engine}; the figures follow {_RULES}'s rules and are a hint for it."
-    return replace(model, remarks=(*model.remarks, told))
-
-
-def asked_of(
-    item: Wished | None,
-    asked: Request,
-    tensor_parallel: int | None,
-    kv_dtype: str | None,
-    utilization: float | None,
-) -> tuple[Request, float]:
-    """The request and the share of memory: what the command says, else the inventory's arguments, else defaults.
-
-    ConfigError for an argument that is no number where it has to be.
-    """
-    args = item.args if item is not None else {}
-    share = utilization if utilization is not None else _number(args, "gpu_memory_utilization", float)
-    request = replace(
-        asked, kv_dtype=kv_dtype or str(args.get(_KV) or "auto"), dtype=str(args.get("dtype") or "auto")
-    )
-    if request.max_model_len is None:
-        request = replace(request, max_model_len=_number(args, "max_model_len", int))
-    for field, name in (("batched_tokens", "max_num_batched_tokens"), ("sequences", "max_num_seqs")):
-        number = _number(args, name, int)
-        if number is not None:
-            request = replace(request, **{field: number})
-    if tensor_parallel is None and item is not None:
-        tensor_parallel = item.gpus
-    request = replace(request, tensor_parallel=1 if tensor_parallel is None else tensor_parallel)
-    return request, UTILIZATION if share is None else float(share)
-
-
-def _number(args: Mapping[str, Any], name: str, kind: type[int] | type[float]) -> Any:
-    value = args.get(name)
-    if value is None:
-        return None
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return kind(value)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise ConfigError(f"args.{name} of the model is {str(value)[:40]!r}, which is no number.") from exc
+    told = []
+    if item.engine != RULES:
+        told.append(
+            f"{item.id} runs on {item.engine}; the figures follow {RULES}'s rules and are a hint for it."
+        )
+    odd = untold(item.args)
+    if odd:
+        told.append(
+            f"{', '.join(odd)} of {item.id} change what it needs in a way that the figures do not know."
+        )
+    return replace(model, remarks=(*model.remarks, *told))

@@ -40,8 +40,8 @@ def _counts(value: Any, _: datetime) -> Text:
 _HOSTS: Sequence[Column] = (
     ("host", ("name", "host"), _cell), ("state", ("state",), _state), ("Docker", ("docker",), _cell),
     ("GPUs", ("gpus",), _cell), ("used", ("gpus_used",), _cell), ("free", ("gpus_free",), _cell),
-    ("blocked", ("gpus_blocked",), _cell), ("up", ("replicas_up",), _cell), ("down", ("replicas_down",), _cell),
-    ("unknown", ("replicas_unknown",), _cell), ("note", ("reason", "note"), _cell),
+    ("blocked", ("gpus_blocked",), _cell), ("unwell", ("gpus_unwell",), _cell), ("up", ("replicas_up",), _cell),
+    ("down", ("replicas_down",), _cell), ("unknown", ("replicas_unknown",), _cell), ("note", ("reason", "note"), _cell),
 )  # fmt: skip
 _REPLICAS: Sequence[Column] = (
     ("replica", ("replica", "name"), _cell), ("model", ("model",), _cell), ("host", ("host",), _cell),

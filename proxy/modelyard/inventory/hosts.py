@@ -9,6 +9,7 @@ from typing import Any
 
 from modelyard.inventory.adoption import adopted, check_adopting_hosts
 from modelyard.inventory.fleet import Engines, is_address, port_range
+from modelyard.inventory.pins import check_pinned_hosts
 from modelyard.inventory.problems import Problem, nearest, some
 from modelyard.inventory.source import mapping
 
@@ -90,6 +91,8 @@ def check_placement(
     for at, model in models:
         found = yield from _matching(at, model, hosts, resolved)
         yield from check_adopting_hosts(at, model, [host.name for host in found], resolved.names)
+        declared = {host.name: host.settings["fleet_gpus"] for host in found}
+        yield from check_pinned_hosts(at, model, declared, resolved.names)
         if found and _to_place(model) > 0:
             able[at] = yield from _able(at, model, found, engines)
     demanding = [(at, model) for at, model in models if able.get(at)]

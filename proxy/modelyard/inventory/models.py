@@ -7,6 +7,7 @@ from typing import Any
 
 from modelyard.inventory.adoption import check_adoption, needs_pin
 from modelyard.inventory.defaults import needs_weights
+from modelyard.inventory.pins import check_pins
 from modelyard.inventory.problems import KeyPath, Problem, nearest
 from modelyard.inventory.rollouts import check_rollout
 from modelyard.inventory.schema import label, models_schema
@@ -35,6 +36,7 @@ def check_models(models: Any, engines: Engines) -> Iterator[Problem]:
     yield from _fallbacks(entries)
     yield from _mirrors(entries)
     yield from check_adoption(entries)
+    yield from check_pins(entries)
 
 
 Entries = list[tuple[int, Mapping[str, Any]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -20,13 +21,28 @@ _MOST_REQUESTS = 10**6
 class Gpus:
     """The GPUs of one host that models may have: how many, and the memory of each in GiB, None where it is unknown.
 
-    ``barred`` says why the model may not be placed there; empty where it may.
+    ``barred`` says why the model may not be placed there; empty where it may. ``unwell`` are GPUs besides that no new
+    replica gets.
     """
 
     host: str
     count: int
     memory_gib: float | None
     barred: str = ""
+    unwell: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a model's need besides the estimate, in bytes on each GPU.
+
+    ``declared`` is the operator's word (0: any GPU will do), ``measured`` what an engine that takes only what it needs was
+    seen to use, ``proved`` the memory of a GPU on which the model has run.
+    """
+
+    declared: int | None = None
+    measured: int | None = None
+    proved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +79,21 @@ def judge(
     if host.barred:
         return replace(verdict, reason=f"{host.host}: {host.barred}.")
     if host.count < 1:
-        return replace(verdict, reason=f"{host.host} has no GPUs for models.")
+        return replace(verdict, reason=f"{host.host} has no GPUs for models{_unwell(host)}.")
     numbers = [request.tensor_parallel] if fixed else splits(model, host.count)
     if fixed and request.tensor_parallel > host.count:
         return replace(
             verdict,
-            reason=f"{host.host} has {_counted(host.count, 'GPU')}, and the model is to be shared by "
+            reason=f"{host.host} has {_counted(host.count, 'GPU')}{_unwell(host)}, and the model is to be shared by "
             f"{request.tensor_parallel}.",
         )
     if host.memory_gib is None:
         return replace(verdict, fits=None, reason=f"{host.host}: {NO_MEMORY}.")
-    budget = int(host.memory_gib * GIB * utilization)
+    budget = budget_bytes(int(host.memory_gib * GIB), utilization)
     needed = [estimate(model, replace(request, tensor_parallel=number)) for number in numbers]
+    there = int(host.memory_gib * GIB)
     for needs in needed:
-        if needs.per_gpu.total <= budget:
+        if required_bytes(needs.per_gpu.total, utilization) <= there:
             return _fitting(verdict, model, request, needs, budget)
     told = _why_not(model, request, needed[-1], budget, host)
     if fixed:
@@ -84,10 +101,44 @@ def judge(
     return replace(verdict, needs=needed[-1], reason=told)
 
 
+def corrected(verdict: Fit, request: Request, host: Gpus, known: Known) -> Fit:
+    """The verdict by what is known besides, which goes before the estimate; ``request`` says how many GPUs share it."""
+    split = request.tensor_parallel
+    if host.barred or host.memory_gib is None or split > host.count:
+        return verdict
+    there, on = int(host.memory_gib * GIB), _counted(split, "GPU")
+    for least, who in ((known.declared, "placement.gpu_memory_gib"), (known.measured, "what was measured")):
+        if least is None:
+            continue
+        fits = there >= least
+        told = f"{host.host}: {'fits' if fits else 'does not fit'} on {on} by {who}: "
+        told += f"{gib(least)} on each, and {'it has' if split == 1 else 'they have'} {gib(there)}."
+        return replace(verdict, fits=fits, gpus=split if fits else None, reason=told)
+    if not verdict.fits and known.proved is not None and there >= known.proved:
+        told = f"{host.host}: fits on {on}: it has run on {'one' if split == 1 else 'such'} of {gib(known.proved)}, "
+        return replace(verdict, fits=True, gpus=split, reason=told + "whatever the estimate says.")
+    return verdict
+
+
 def check_utilization(utilization: float) -> None:
     """SizingError unless it is a share of the memory."""
     if not 0 < utilization <= 1:
         raise SizingError(f"The share of GPU memory must be above 0 and at most 1, not {utilization:g}.")
+
+
+def budget_bytes(memory: int, utilization: float) -> int:
+    """What the engine may use of a GPU's memory."""
+    return int(memory * utilization)
+
+
+def required_bytes(total: int, utilization: float) -> int:
+    """The least memory of a GPU of which the engine may use ``total`` bytes."""
+    least = math.ceil(total / utilization)
+    while budget_bytes(least, utilization) < total:  # what dividing has rounded away
+        least += 1
+    while least > 0 and budget_bytes(least - 1, utilization) >= total:
+        least -= 1
+    return least
 
 
 def longest_context(model: Model, request: Request, budget: int) -> int:
@@ -110,6 +161,10 @@ def largest_concurrency(model: Model, request: Request, budget: int) -> int:
 def gib(count: int) -> str:
     """Bytes as GiB with one digit; as MiB where that would show next to nothing."""
     return f"{count / GIB:.1f} GiB" if count >= GIB // 10 else f"{count / 2**20:.1f} MiB"
+
+
+def _unwell(host: Gpus) -> str:
+    return f" well and {host.unwell} that {'are' if host.unwell > 1 else 'is'} not" if host.unwell else ""
 
 
 def _fitting(verdict: Fit, model: Model, request: Request, needs: Estimate, budget: int) -> Fit:

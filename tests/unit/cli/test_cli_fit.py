@@ -103,6 +103,84 @@ def test_a_model_of_the_inventory(monkeypatch: pytest.MonkeyPatch, large: Path) 
     assert "gpu03: big may not be placed there." in done.output
 
 
+GIB = 2**30
+
+
+def seen_gpus(*gib: float, unwell: int = 0) -> dict[str, Any]:
+    """What a deploy remembers of a host's GPUs."""
+    return {
+        str(at): {"memory": int(size * GIB), "unwell": "hot" if at < unwell else ""}
+        for at, size in enumerate(gib)
+    }
+
+
+def hosts_seen(monkeypatch: pytest.MonkeyPatch, item: dict[str, Any], **seen: dict[str, Any]) -> None:
+    capacity = {
+        "hosts": [
+            {"host": name, "gpus": len(gpus), "memory_gib": 1, "seen": gpus} for name, gpus in seen.items()
+        ],
+        "models": [{**item, "hosts": list(seen)}],
+    }
+    outcome = Outcome("successful", {"kind": "check", "problems": [], "capacity": capacity}, (), "")
+    monkeypatch.setattr(fit_inputs, "run_verb", lambda *_, **__: outcome)
+
+
+def fits(*words: str) -> dict[str, Any]:
+    told = json.loads(fit("big", "-i", "anywhere", "--json", *words).output)
+    return {one["host"]: one for one in told["hosts"]}
+
+
+def test_gpus_that_were_seen_go_before_those_declared(monkeypatch: pytest.MonkeyPatch, small: Path) -> None:
+    hosts_seen(
+        monkeypatch,
+        model(small),
+        alike=seen_gpus(44.5, 44.5),
+        mixed=seen_gpus(10, 44.5, 44.5),
+        few=seen_gpus(10, 44.5),
+        ill=seen_gpus(44.5, 44.5, unwell=1),
+        odd={"0": {"memory": None, "unwell": ""}, "1": {"memory": 44 * GIB, "unwell": ""}},
+    )
+    found = fits("--max-model-len", "4096")
+    assert {name: one["fits"] for name, one in found.items()} == {
+        "alike": True, "mixed": True, "few": False, "ill": False, "odd": False,
+    }  # fmt: skip
+    assert found["ill"]["reason"] == (
+        "ill has 1 GPU well and 1 that is not, and the model is to be shared by 2."
+    )
+
+
+def test_what_is_declared_or_measured_goes_before_the_estimate(
+    monkeypatch: pytest.MonkeyPatch, large: Path
+) -> None:
+    hosts = {"ten": seen_gpus(10, 10), "forty": seen_gpus(40, 40)}
+    proof = {"used": 39 * GIB, "memory": 40 * GIB}
+    for change, expected in (
+        ({}, {"ten": False, "forty": False}),
+        ({"gpu_memory_gib": 20}, {"ten": False, "forty": True}),
+        ({"gpu_memory_gib": 0}, {"ten": True, "forty": True}),
+        ({"measured": proof, "takes": "share"}, {"ten": False, "forty": True}),
+        ({"measured": {**proof, "used": 9 * GIB}, "takes": "need"}, {"ten": True, "forty": True}),
+    ):
+        hosts_seen(monkeypatch, model(large, **change), **hosts)
+        assert {name: one["fits"] for name, one in fits().items()} == expected, change
+    hosts_seen(monkeypatch, model(large, measured=proof, takes="share"), **hosts)
+    assert fits()["forty"]["reason"] == (
+        "forty: fits on 2 GPUs: it has run on such of 40.0 GiB, whatever the estimate says."
+    )
+    # of another length nothing was measured
+    assert fits("--max-model-len", "4095")["forty"]["fits"] is False
+
+
+def test_a_model_whose_size_a_host_has_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"config": LLAMA_3_8B, "files_bytes": 16 * GIB}
+    hosts_seen(monkeypatch, model(None, config=config, gpus=1, concurrency=3), one=seen_gpus(44.5))
+    assert fits()["one"]["fits"] is True
+    told = json.loads(fit("big", "-i", "anywhere", "--json").output)
+    assert (told["asked"]["concurrency"], told["weights_from"]) == (3, "files")
+    hosts_seen(monkeypatch, model(None, args={"quantization": "fp8"}, config=config), one=seen_gpus(44.5))
+    assert "quantization of big change what it needs" in fit("big", "-i", "anywhere").output
+
+
 def test_the_command_goes_before_the_inventory(monkeypatch: pytest.MonkeyPatch, large: Path) -> None:
     args = {
         "max_model_len": "4096",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.host import Host
-from ansible_collections.modelyard.fleet.plugins.modules import gpu_facts
+from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.observe import observe
 
 from modelyard.catalog import load_gpus
 from tests.tools import standins
@@ -37,7 +37,7 @@ def look(there: standins.Machine, timeout: float = 20, **expect: Any) -> dict[st
     """What the module's code sees, in this process."""
     params = there.params()
     host = Host(timeout, params["proc"], params["sys"], params["path"])
-    return gpu_facts.observe(host, CATALOG, expect)
+    return observe(host, CATALOG, expect)
 
 
 def run_module(there: standins.Machine, check: bool = False, **params: Any) -> dict[str, Any]:

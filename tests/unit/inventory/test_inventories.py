@@ -29,6 +29,8 @@ RESOLVED = {
     "address-is-name",
     "template",
     "no-models",
+    "pinned-elsewhere",
+    "pinned-no-gpu",
 }
 
 

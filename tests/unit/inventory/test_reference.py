@@ -71,7 +71,9 @@ def test_defaults_pass_their_own_schema() -> None:
         key: value for key, value in with_defaults({"id": "m", "engine": "echo"}, engine).items() if value
     }
     assert list(Draft202012Validator(models_schema()).iter_errors([model])) == []
-    assert model["placement"] == {"hosts": "engine_hosts", "replicas": 1, "gpus": 0}
+    assert model["placement"] == {
+        "hosts": "engine_hosts", "replicas": 1, "gpus": 0, "concurrency": 1, "pin": [],
+    }  # fmt: skip
 
 
 def test_a_local_host_is_reached_on_loopback_and_uses_this_interpreter() -> None:

@@ -84,10 +84,15 @@ def test_what_is_kept_only_because_its_host_is_silent_is_not_wished() -> None:
     assert fleet_status.host_rows({"h": {}}, [row], {})[0]["replicas_wished"] == 0
 
 
-def test_gpus_are_used_blocked_or_free() -> None:
-    planned = {"h": {"gpus": ["0", "1", "2", "3"], "blocked_gpus": {"2": "trainer", "0": "seen twice"}}}
-    (host,) = fleet_status.host_rows({"h": {"replicas": []}}, [row()], planned)
-    assert (host["gpus_used"], host["gpus_free"], host["gpus_blocked"]) == (1, 2, 1)
+def test_gpus_are_used_blocked_unwell_or_free() -> None:
+    plan = {
+        "gpus": ["0", "1", "2", "3", "4"],
+        "blocked_gpus": {"2": "trainer", "0": "seen twice"},
+        "unwell_gpus": {"0": "hot, but used", "2": "hot, and used by others", "3": "hot"},
+    }
+    (host,) = fleet_status.host_rows({"h": {"replicas": []}}, [row()], {"h": plan})
+    counts = [host[f"gpus_{name}"] for name in ("used", "free", "blocked", "unwell")]
+    assert counts == [1, 2, 1, 1]
 
 
 def test_a_proxy_tells_its_endpoints_by_their_state() -> None:

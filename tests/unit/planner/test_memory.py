@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.modelyard.fleet.plugins.action.plan import read_generation, read_memory
+from ansible_collections.modelyard.fleet.plugins.action.plan import (
+    read_generation,
+    read_memory,
+)
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.memory import read_known
 
 
 def test_nothing_is_remembered_before_the_first_run(tmp_path: Path) -> None:
@@ -48,3 +53,26 @@ def test_the_memory_holds_what_an_unknown_host_needs(tmp_path: Path) -> None:
     )
     path.write_text(json.dumps({"version": 1, "assignments": [item]}), encoding="utf-8")
     assert read_memory(path) == [item]
+
+
+def test_what_was_seen_of_gpus_is_read_as_far_as_it_is_sound(tmp_path: Path) -> None:
+    path = tmp_path / "assignments.json"
+    nothing: dict[str, Any] = {"footprints": {}, "gpus": {}, "weights": {}}
+    assert read_known(path) == nothing
+    for text in ("{", "[]", "{}", '{"gpus": [1], "footprints": {}}'):
+        path.write_text(text, encoding="utf-8")
+        assert read_known(path) == nothing
+    sound: dict[str, Any] = {
+        "footprints": {"key": {"model": "m", "used": 1, "memory": 2}},
+        "gpus": {"h": {"0": {"memory": 2, "unwell": ""}, "1": {"memory": None, "unwell": "hot"}}},
+        "weights": {"m@1": {"config": {}, "files_bytes": None}},
+    }
+    odd = {
+        "footprints": {"a": None, "b": {"used": 1}, "c": {"used": "1", "memory": 2}},
+        "gpus": {"i": None, "h": {"2": {"memory": 2}, "3": {"unwell": ""}, "4": 1}},
+        "weights": {"x": {"config": {}}, "y": []},
+    }
+    mixed = {name: {**odd[name], **sound[name]} for name in sound}
+    mixed["gpus"]["h"] = {**odd["gpus"]["h"], **sound["gpus"]["h"]}  # type: ignore[dict-item]
+    path.write_text(json.dumps(mixed), encoding="utf-8")
+    assert read_known(path) == sound

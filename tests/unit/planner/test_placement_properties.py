@@ -13,8 +13,11 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types impo
     UNKNOWN,
     UP,
     Current,
+    Gpu,
     Host,
     Model,
+    Need,
+    Pin,
     Placement,
     replica_id,
 )
@@ -32,6 +35,9 @@ def hosts_of(draw: st.DrawFn) -> list[Host]:
     for name in NAMES[: draw(st.integers(1, 4))]:
         gpus = tuple(str(at) for at in range(draw(st.integers(0, 8))))
         blocked = draw(st.sets(st.sampled_from(gpus), max_size=2)) if gpus else set()
+        unwell = draw(st.sets(st.sampled_from(gpus), max_size=2)) if gpus else set()
+        memory = st.sampled_from([None, 40, 80, 80])
+        sets = st.tuples(st.integers(0, 2), st.frozensets(st.sampled_from(gpus or ("",)), min_size=1))
         hosts.append(
             Host(
                 name,
@@ -41,6 +47,12 @@ def hosts_of(draw: st.DrawFn) -> list[Host]:
                 first_port=8100,
                 last_port=8100 + draw(st.integers(0, 9)),
                 blocked_gpus=dict.fromkeys(blocked, "other"),
+                unwell_gpus=dict.fromkeys(unwell, "its health is down: hot"),
+                devices={
+                    gpu: Gpu(at, health=DOWN if gpu in unwell else UP, memory=draw(memory))
+                    for at, gpu in enumerate(gpus)
+                },
+                gpu_groups=tuple(draw(st.lists(sets, max_size=3))) if gpus else (),
                 listening=frozenset(draw(st.sets(st.integers(8100, 8104), max_size=2))),
             )
         )
@@ -61,6 +73,11 @@ def models_of(draw: st.DrawFn, hosts: list[Host]) -> list[Model]:
             replicas=draw(st.integers(0, 5)),
             gpus=draw(st.sampled_from([0, 1, 1, 2, 4])),
             runtime=draw(st.sampled_from([None, None, "docker"])),
+            need=Need(
+                draw(st.sampled_from([None, None, 60, 100])),
+                "the estimate",
+                draw(st.sampled_from([None, 40])),
+            ),
         )
         for at in range(draw(st.integers(0, 5)))
     ]
@@ -139,7 +156,8 @@ def test_what_is_given_exists_and_is_free(fleet: Fleet) -> None:
         assert host.state == UP
         assert slot.host in model.hosts
         assert len(slot.gpus) == model.gpus
-        assert set(slot.gpus) <= set(host.gpus) - set(host.blocked_gpus)
+        assert set(slot.gpus) <= set(host.gpus) - set(host.blocked_gpus) - set(host.unwell_gpus)
+        assert all(model.need.met_by(host.memory_of(gpu)) for gpu in slot.gpus)
         assert host.first_port <= slot.port <= host.last_port
         assert slot.port not in host.listening
 
@@ -273,6 +291,64 @@ def test_everything_that_exists_is_accounted_for(fleet: Fleet) -> None:
     there = {item.replica for item in fleet[2] if item.state != ABSENT}
     assert held | stopped == there
     assert not held & stopped
+
+
+@st.composite
+def pinned_fleets(draw: st.DrawFn) -> Fleet:
+    """The same with places that are named, possible ones and others."""
+    models, hosts, current = draw(fleets())
+    places = st.builds(
+        Pin,
+        st.sampled_from([host.name for host in hosts]),
+        st.lists(st.sampled_from("01234567"), unique=True, min_size=1, max_size=2).map(tuple),
+    )
+    return (
+        [replace(model, pins=tuple(draw(st.lists(places, max_size=2)))) for model in models],
+        hosts,
+        current,
+    )
+
+
+@PROFILE
+@given(pinned_fleets())
+def test_pins_are_met_or_told_and_give_nothing_twice(fleet: Fleet) -> None:
+    hosts = {host.name: host for host in fleet[1]}
+    placement = run(fleet)
+    held = Counter((slot.host, gpu) for slot in placement.slots for gpu in slot.gpus)
+    assert not [key for key, times in held.items() if times > 1]
+    ids = Counter(slot.replica for slot in placement.slots)
+    assert max(ids.values(), default=1) == 1
+    for model in fleet[0]:
+        pins = model.pins[: model.replicas]
+        met = [
+            pin
+            for pin in pins
+            if any(
+                slot.model == model.id and slot.host == pin.host and sorted(slot.gpus) == sorted(pin.gpus)
+                for slot in placement.slots
+            )
+        ]
+        told = [text for text in placement.problems if text.startswith(f"model {model.id}: its pin to")]
+        assert len(met) + len(told) >= len(pins)
+        assert sum(slot.model == model.id and slot.wished for slot in placement.slots) <= model.replicas
+    for slot in placement.slots:
+        if slot.was is None or slot.was.state in (DOWN, ABSENT) or slot.was.gpus != slot.gpus:
+            assert set(slot.gpus).isdisjoint(hosts[slot.host].blocked_gpus)
+
+
+@PROFILE
+@given(pinned_fleets())
+def test_replanning_with_pins_moves_nothing(fleet: Fleet) -> None:
+    models, hosts, _ = fleet
+    first = run(fleet)
+    held = {(slot.host, slot.port) for slot in first.slots}
+    after = [
+        replace(host, listening=host.listening | {port for name, port in held if name == host.name})
+        for host in hosts
+    ]
+    second = place(models, after, applied(fleet, first))
+    places = [[(s.replica, s.gpus, s.port) for s in one.slots if s.wished] for one in (first, second)]
+    assert places[0] == places[1]
 
 
 def test_a_replica_that_moves_never_takes_the_id_of_one_that_is_there() -> None:

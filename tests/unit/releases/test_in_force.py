@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleError
-from ansible_collections.modelyard.fleet.plugins.action.plan import _launches, _with_defaults
+from ansible_collections.modelyard.fleet.plugins.action.plan import _launches, entries_of
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.launch import image_for
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import Host, Model
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import Wish
@@ -50,7 +50,7 @@ def inventory(directory: Path, image: str, length: int, aliases: list[str] | Non
 def record(found: Wish) -> None:
     """What is wished now was applied, as the first release, and the digest of one image was seen."""
     plan: dict[str, Any] = {
-        "launches": _launches(found, _with_defaults(found)),
+        "launches": _launches(found, entries_of(found)),
         "assignments": [
             {"replica": f"{host}.m.0", "model": "m", "host": host, "wished": True}
             for host in ("gpu01", "amd01")
@@ -87,7 +87,7 @@ def test_a_held_model_is_wished_as_it_was(held: Path) -> None:
     assert row["release"] == 1
     assert "m is held at release 1 (by ann@here" in row["text"]
     assert len(row["notes"]) == 1, "the digest of one of two images is known"
-    launches = _launches(found, _with_defaults(found))
+    launches = _launches(found, entries_of(found))
     assert launches["m"]["rollback_of"] == 1
     assert launches["m"]["images"]["gpu01"]["digest"] == "registry.example/vllm@sha256:abc"
     assert "secret" not in json.dumps(launches)

@@ -18,13 +18,16 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.planner.registry_m
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
     Adoption,
     Model,
-    Source,
+    Need,
+    Pin,
 )
-from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS, kinds_in, pin_of
+from ansible_collections.modelyard.fleet.plugins.plugin_utils import memory
+from ansible_collections.modelyard.fleet.plugins.plugin_utils.memory import source_of
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import table, write_json
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.wish import FACTS, Wish, read_wish
 
+NO_NEED = Need()
 COMPARED = "__fleet_compared"
 MEMORY = "assignments.json"
 GENERATION = "registry.json"
@@ -73,8 +76,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if wish.in_force.problems:
             raise AnsibleActionFail("\n".join(["Nothing was planned.", *wish.in_force.problems]))
         remembered = read_memory(wish.state_dir / MEMORY)
-        entries = [_with_image(entry, data(args["images"])) for entry in _with_defaults(wish)]
-        models = [_of_this_run(_model(entry, wish.patterns), args) for entry in entries]
+        entries = [_with_image(entry, data(args["images"])) for entry in entries_of(wish)]
+        known = memory.read_known(wish.state_dir / MEMORY)
+        facts = [variables["hostvars"][name].get(FACTS) for name in wish.hosts]
+        configs = memory.configs_in(facts, known["weights"])
+        models = [
+            _of_this_run(model_of(entry, wish.patterns, memory.need_of(entry, configs)), args)
+            for entry in entries
+        ]
         seen, notes = _see(wish, variables["hostvars"], remembered, models)
         notes += [*wish.in_force.ended.values(), *(line for one in wish.in_force.held for line in _told(one))]
         drained = args["drained"]
@@ -91,6 +100,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             restart,
             read_unproved(wish.state_dir / UNPROVED),
             _differs(variables["hostvars"], wish.hosts),
+            known["footprints"],
         )
         if args["fewer"]:  # asked for: what cannot be placed is known
             plan["notes"], plan["problems"] = [*plan["notes"], *plan["problems"]], []
@@ -120,7 +130,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             ok=report["ok"],
             plan=plan,
             report=report,
-            memory={"version": 1, "assignments": clean["assignments"]},
+            memory={
+                "version": 1,
+                "assignments": clean["assignments"],
+                "footprints": plan["footprints"],
+                "gpus": memory.gpus_seen(plan["hosts"], known["gpus"]),
+                "weights": memory.configs_of(entries, configs),
+            },
             memory_file=str(wish.state_dir / MEMORY),
             unproved_file=str(wish.state_dir / UNPROVED),
             drained_file=str(wish.state_dir / DRAINED),
@@ -238,7 +254,8 @@ def _facts(variables: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
     return None, why.splitlines()[0] if why else ""
 
 
-def _with_defaults(wish: Wish) -> list[dict[str, Any]]:
+def entries_of(wish: Wish) -> list[dict[str, Any]]:
+    """The models with defaults; for a wish without problems."""
     from modelyard.inventory import with_defaults  # read_wish has made sure that it is there
 
     return [
@@ -287,7 +304,8 @@ def _of_this_run(model: Model, args: Mapping[str, Any]) -> Model:
     return model
 
 
-def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]]) -> Model:
+def model_of(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]], need: Need = NO_NEED) -> Model:
+    """A model with defaults as the planner has it."""
     placement = data["placement"]
     return Model(
         id=data["id"],
@@ -298,7 +316,7 @@ def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]]) -> Mo
         pattern=placement["hosts"],
         replicas=placement["replicas"],
         gpus=placement["gpus"],
-        source=_source(data["source"]),
+        source=source_of(data["source"]),
         image=data["image"],
         images=data["images"],
         runtime=data["runtime"],
@@ -310,6 +328,8 @@ def _model(data: Mapping[str, Any], patterns: Mapping[str, Sequence[str]]) -> Mo
         rollout=data["rollout"],
         golden=data["golden"],
         adopt=_adoptions(data),
+        pins=tuple(Pin(item["host"], tuple(str(gpu) for gpu in item["gpus"])) for item in placement["pin"]),
+        need=need,
     )
 
 
@@ -339,12 +359,4 @@ def _declared(model: Mapping[str, Any]) -> Any:
 
 def _weights_names(sources: Iterable[Any]) -> list[str]:
     """Names of the directories that these sources have on every host."""
-    return sorted({name for source in sources if (name := launch.weights_name(_source(source)))})
-
-
-def _source(data: Mapping[str, Any] | None) -> Source | None:
-    for key in kinds_in(data or {}):
-        kind, given = KINDS[key], data or {}
-        checksums = dict(given.get("checksums") or {}) if kind.listed else {}
-        return Source(key, given[key], pin_of(kind, given), tuple(sorted(checksums.items())))
-    return None
+    return sorted({name for source in sources if (name := launch.weights_name(source_of(source)))})

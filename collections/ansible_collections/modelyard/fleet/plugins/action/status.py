@@ -14,7 +14,8 @@ from ansible_collections.modelyard.fleet.plugins.plugin_utils.output import writ
 from ansible_collections.modelyard.fleet.plugins.plugin_utils.values import data
 
 HOST_COLUMNS = (
-    "name", "state", "docker", "gpus", "gpus_used", "gpus_free", "gpus_blocked", "replicas_up", "replicas_wished",
+    "name", "state", "docker", "gpus", "gpus_used", "gpus_free", "gpus_blocked", "gpus_unwell", "replicas_up",
+    "replicas_wished",
 )  # fmt: skip
 EDGE_COLUMNS = (
     "host", "state", "address_service", "holds", "certificate", "days_left", "proxies_up", "proxies_down", "reason",

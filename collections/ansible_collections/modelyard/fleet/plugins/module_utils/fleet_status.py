@@ -100,7 +100,8 @@ def replica_rows(plan: Row, facts: dict[str, Row], probes: dict[str, Row]) -> li
 def host_rows(facts: dict[str, Row], replicas: list[Row], planned: dict[str, Row]) -> list[Row]:
     """One row for each engine host; ``planned`` are the plan's hosts.
 
-    GPUs are ``used`` by replicas that are there or wished, ``blocked`` by somebody else, or ``free``.
+    GPUs are ``used`` by replicas that are there or wished, ``blocked`` by somebody else, ``unwell`` (no new replica gets
+    them), or ``free``.
     """
     rows = []
     for host in sorted(facts):
@@ -108,6 +109,7 @@ def host_rows(facts: dict[str, Row], replicas: list[Row], planned: dict[str, Row
         known = facts[host] or {}
         plan = planned.get(host) or {}
         own, blocked = set(plan.get("gpus") or []), set(plan.get("blocked_gpus") or [])
+        unwell = set(plan.get("unwell_gpus") or [])
         used = own & {str(gpu) for row in here for gpu in row["gpus"]}
         rows.append(
             {
@@ -116,8 +118,9 @@ def host_rows(facts: dict[str, Row], replicas: list[Row], planned: dict[str, Row
                 "docker": known.get("docker", UNKNOWN),
                 "gpus": len(known.get("gpus") or []),
                 "gpus_used": len(used),
-                "gpus_free": len(own - used - blocked),
+                "gpus_free": len(own - used - blocked - unwell),
                 "gpus_blocked": len(blocked - used),
+                "gpus_unwell": len(unwell - used - blocked),
                 "replicas_up": sum(row["state"] == UP for row in here),
                 "replicas_wished": sum(row["wished"] for row in here),
                 "foreign": len(known.get("foreign") or []),

@@ -153,9 +153,8 @@ attached:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.collect import collect
-from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.health import diagnose, verdict, verdict_of
 from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.host import Host
+from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.observe import observe
 
 SPEC: dict[str, Any] = {
     "timeout": {"type": "float", "default": 20},
@@ -167,15 +166,6 @@ SPEC: dict[str, Any] = {
     "proc": {"type": "path", "default": "/proc"},
     "sys": {"type": "path", "default": "/sys"},
 }
-
-
-def observe(host: Host, catalog: dict[str, Any], expect: dict[str, Any]) -> dict[str, Any]:
-    """Facts, findings and verdicts, as plain data."""
-    facts = collect(host, catalog)
-    findings = diagnose(facts, expect)
-    for gpu in facts["gpus"]:
-        gpu["health"] = verdict_of(gpu, findings)
-    return {**facts, "findings": findings, "health": verdict(facts, findings)}
 
 
 def main() -> None:

@@ -48,9 +48,13 @@ class Wish:
     state_dir: Path
     declared: Sequence[Mapping[str, Any]] = ()
 
-    def capacity(self) -> dict[str, Any]:
-        """GPUs by host and what models ask of them, without secrets; for a wish without problems."""
-        return contract.capacity(self.models, self.hosts, self.patterns, self.engines)
+    def capacity(
+        self, gpus: Mapping[str, Any] | None = None, seen: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """GPUs by host and what models ask of them, without secrets; for a wish without problems. ``gpus`` and ``seen``:
+        see ``modelyard.inventory.capacity``.
+        """
+        return contract.capacity(self.models, self.hosts, self.patterns, self.engines, gpus, seen)
 
     def needs(self) -> dict[str, Any]:
         """Images, weights and Python packages that the wish needs; for a wish without problems."""

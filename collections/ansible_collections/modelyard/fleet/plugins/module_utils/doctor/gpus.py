@@ -13,8 +13,8 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.words impor
     finding,
     some,
 )
+from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.vendors import VENDOR_OF
 
-_VENDORS = {"nvidia": "nvidia", "rocm": "amd"}
 _TITLES = {"nvidia": "NVIDIA", "amd": "AMD"}
 
 
@@ -45,7 +45,7 @@ def findings(host: str, settings: Facts, facts: Facts) -> Iterator[Finding]:
         return
     for one in facts["findings"]:
         yield finding(one["code"], one["severity"], host, "gpu", one["text"], one["gpu"] or "")
-    vendor = _VENDORS[settings["fleet_accelerator"]]
+    vendor = VENDOR_OF[settings["fleet_accelerator"]]
     if declared(settings) and facts["vendors"][vendor]["present"] is False and facts["gpus"]:
         text = (
             f"There is no {_TITLES[vendor]} GPU, and fleet_accelerator is {settings['fleet_accelerator']}. Declare what "
@@ -60,7 +60,7 @@ def _named(host: str, settings: Facts, facts: Facts) -> Iterator[Finding]:
     """GPUs that are declared one by one."""
     there: set[str] = set()
     for gpu in facts["gpus"]:
-        if gpu["state"] == "up" and gpu["vendor"] == _VENDORS[settings["fleet_accelerator"]]:
+        if gpu["state"] == "up" and gpu["vendor"] == VENDOR_OF[settings["fleet_accelerator"]]:
             there |= {str(gpu["index"]), str(gpu["uuid"])}
             there |= {str(one["uuid"]) for one in gpu["mig"]["instances"]}
     missing = [gpu for gpu in declared(settings) if gpu not in there]

@@ -19,10 +19,21 @@ class Owner:
 
     def is_ours(self, pid: int) -> bool:
         """Whether the process belongs to a replica; one that just ended counts as ours."""
+        groups = self._groups(pid)
+        return groups is None or self._holds(pid, groups)
+
+    def has(self, pid: int) -> bool:
+        """Whether the process surely belongs to a replica."""
+        groups = self._groups(pid)
+        return groups is not None and self._holds(pid, groups)
+
+    def _groups(self, pid: int) -> str | None:
         try:
-            groups = Path(self.proc, str(pid), "cgroup").read_text(encoding="utf-8")
+            return Path(self.proc, str(pid), "cgroup").read_text(encoding="utf-8")
         except OSError:
-            return True
+            return None
+
+    def _holds(self, pid: int, groups: str) -> bool:
         if any(one in groups for one in self.container_ids):
             return True
         current: int | None = pid

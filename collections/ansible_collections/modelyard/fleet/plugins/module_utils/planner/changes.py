@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.adoption import why_replaced
@@ -70,6 +71,22 @@ def change_of_dropped(replica: Current, model: Model | None, existing: int) -> C
     else:
         reason = "its place no longer fits the wish"
     return Change("stop", replica.replica, replica.model, replica.host, reason)
+
+
+def moved_by(why: str, movers: Collection[str], changes: Iterable[Change]) -> list[Change]:
+    """The changes with ``why`` before the reasons of these replicas, which would have stayed without it, and of the starts
+    that take the places of those that stop.
+    """
+    told: list[Change] = []
+    starts: Counter[str] = Counter()
+    for change in sorted(changes, key=lambda one: (one.action == "start", one.host, one.replica)):
+        mover = change.replica in movers and change.action in ("stop", "replace")
+        starts[change.model] += mover and change.action == "stop"
+        if change.action == "start" and starts[change.model]:
+            starts[change.model] -= 1
+            mover = True
+        told.append(replace(change, reason=f"{why}: {change.reason}") if mover else change)
+    return told
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.adoption import see_adopted
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.devices import Devices, read_devices
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
     ABSENT,
     FORESEEN,
@@ -62,11 +63,13 @@ def see(
                 f"{name}: {' and '.join(silent)} does not answer, "
                 "so the host counts as unknown and is left as it is"
             )
-        return Seen(_host(name, settings, None, UNKNOWN), before, tuple(notes))
+        declared = Devices(_declared_gpus(settings["fleet_gpus"]))
+        return Seen(_host(name, settings, None, UNKNOWN, declared), before, tuple(notes))
 
     if facts.get("docker") == FORESEEN:
         notes.append(f"{name}: gets its container engine by this run, and is planned as if it had it")
-    host = _host(name, settings, facts, UP)
+    devices = read_devices(_declared_gpus(settings["fleet_gpus"]), facts, settings)
+    host = _host(name, settings, facts, UP, devices)
     observed = tuple(_observed(name, item) for item in facts.get("replicas", ()))
     adopted, problems, remarks = see_adopted(
         host, facts, adoptions, before, {item.replica: item for item in observed}
@@ -78,33 +81,46 @@ def see(
     gone = tuple(
         Current(**{**_fields(item), "state": ABSENT}) for item in before if item.replica not in seen_ids
     )
-    declared = len(_declared_gpus(settings["fleet_gpus"]))
-    if len(host.gpus) < declared:
-        notes.append(f"{name}: {declared} GPUs declared, {len(host.gpus)} of them found")
+    if devices.missing:
+        count = len(_declared_gpus(settings["fleet_gpus"]))
+        notes.append(f"{name}: {count} GPUs declared, {count - devices.missing} of them found")
+    notes += _unwell(host, observed)
     return Seen(host, observed + gone, tuple(notes), tuple(problems))
 
 
-def _host(name: str, settings: Mapping[str, Any], facts: Facts | None, state: str) -> Host:
+def _unwell(host: Host, observed: Iterable[Current]) -> list[str]:
+    """GPUs that nobody new gets, and what runs on those that are not well: it stays until the operator moves it."""
+    notes = [
+        f"{host.name}: GPU {gpu} is given to no new replica, since {why}"
+        for gpu, why in host.unwell_gpus.items()
+    ]
+    for item in observed:
+        bad = [gpu for gpu in item.gpus if host.health_of(gpu) != UP]
+        if bad and item.state == UP:
+            told = " and ".join(f"GPU {gpu} is {host.health_of(gpu)}" for gpu in bad)
+            notes.append(
+                f"{host.name}: {item.replica} runs on a GPU that is not known to be well ({told}) and is left there; "
+                "`modelyard doctor` says what to do"
+            )
+    return notes
+
+
+def _host(name: str, settings: Mapping[str, Any], facts: Facts | None, state: str, seen: Devices) -> Host:
     first, _, last = str(settings["fleet_ports"]).partition("-")
     user_home = (facts or {}).get("user_home") or "~"
-    devices = list((facts or {}).get("gpus", ()))
 
     def path(key: str) -> str:
         value = str(settings[key])
         return user_home.rstrip("/") + value[1:] if value.startswith("~/") else value
 
-    gpus = _declared_gpus(settings["fleet_gpus"])
-    alias = {device["uuid"]: str(device["index"]) for device in devices}
-    if devices:
-        known = set(alias) | set(alias.values())
-        gpus = tuple(gpu for gpu in gpus if gpu in known)
-    blocked = _blocked(gpus, facts or {}, alias)
+    alias = {device["uuid"]: str(device["index"]) for device in (facts or {}).get("gpus", ())}
+    blocked = _blocked(seen.gpus, facts or {}, alias)
     return Host(
         name=name,
         state=state,
         runtime=settings["fleet_runtime"],
         accelerator=settings["fleet_accelerator"],
-        gpus=gpus,
+        gpus=seen.gpus,
         gpu_mode=settings["fleet_gpu_mode"],
         address=str(settings["fleet_address"]),
         first_port=int(first),
@@ -121,6 +137,10 @@ def _host(name: str, settings: Mapping[str, Any], facts: Facts | None, state: st
         log_max_size=settings["fleet_log_max_size"],
         log_max_files=settings["fleet_log_max_files"],
         blocked_gpus=blocked,
+        unwell_gpus=seen.unwell,
+        devices=seen.known,
+        gpu_groups=seen.groups,
+        gpu_links=seen.links,
         listening=frozenset(int(port) for port in (facts or {}).get("listening_ports", ())),
         docker=(facts or {}).get("docker", UNKNOWN),
     )

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import Host
+from collections.abc import Iterable
+
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner import joined
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner.types import (
+    UP,
+    Current,
+    Host,
+    Model,
+    Need,
+)
 
 
 class Ledger:
@@ -10,8 +19,11 @@ class Ledger:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self._order = {gpu: at for at, gpu in enumerate(host.gpus)}
-        self._free = set(host.gpus) - set(host.blocked_gpus)
+        self._free = set(host.gpus) - set(host.blocked_gpus) - set(host.unwell_gpus)
+        known = [memory for gpu in host.gpus if (memory := host.memory_of(gpu)) is not None]
+        self._least_memory = min(known, default=2**63)
+        self._tiers: dict[tuple[int, Need], int] = {}  # of what is free now
+        self._holders: dict[str, str] = {}
         self._given: set[str] = set()
         self._ports: set[int] = set()
         self._next_port = host.first_port
@@ -22,25 +34,38 @@ class Ledger:
         """How many GPUs can still be given."""
         return len(self._free)
 
-    def reserve(self, gpus: tuple[str, ...], port: int | None) -> None:
+    def free_for(self, model: Model) -> set[str]:
+        """The GPUs that can still be given and have the memory that the model needs."""
+        least = model.need.at_least
+        if least is None or least <= self._least_memory:
+            return self._free
+        return {gpu for gpu in self._free if model.need.met_by(self.host.memory_of(gpu))}
+
+    def reserve(self, gpus: tuple[str, ...], port: int | None, who: str = "") -> None:
         """Count what is held by a replica that stays, whoever else claims it."""
-        self._free.difference_update(gpus)
+        self.block(gpus, who)
         self._given.update(gpus)
         if port is not None:
             self._ports.add(port)
         self.replicas += 1
 
-    def block(self, gpus: tuple[str, ...]) -> None:
+    def block(self, gpus: Iterable[str], who: str = "") -> None:
         """Take GPUs out of what is free, without counting who has them."""
         self._free.difference_update(gpus)
+        self._tiers.clear()
+        self._holders |= dict.fromkeys(gpus, who)
+
+    def holder(self, gpu: str) -> str | None:
+        """Which replica has a GPU in this placement, None for nobody."""
+        return self._holders.get(gpu)
 
     def holds_nothing_of(self, gpus: tuple[str, ...], port: int) -> bool:
         """Whether neither the GPUs nor the port have been given in this placement."""
         return self._given.isdisjoint(gpus) and port not in self._ports
 
-    def can_take(self, gpus: tuple[str, ...]) -> bool:
-        """Whether exactly these GPUs exist here and are free."""
-        return self._free.issuperset(gpus)
+    def can_take(self, gpus: tuple[str, ...], model: Model) -> bool:
+        """Whether exactly these GPUs exist here, are well, are free and have enough memory."""
+        return self.free_for(model).issuperset(gpus)
 
     def port_is_free(self, port: int | None) -> bool:
         """Whether a replica may begin to listen on the port."""
@@ -59,16 +84,29 @@ class Ledger:
             self._next_port += 1
         return None
 
-    def pick_gpus(self, count: int) -> tuple[str, ...] | None:
-        """``count`` free GPUs; aligned neighbours if there are (they share the fast links)."""
-        if count == 0:
-            return ()
-        if len(self._free) < count:
-            return None
-        if count > 1:
-            names = self.host.gpus
-            for start in range(0, len(names) - count + 1, count):
-                block = names[start : start + count]
-                if self._free.issuperset(block):
-                    return block
-        return tuple(sorted(self._free, key=self._order.__getitem__)[:count])
+    def port_for(self, was: Current | None) -> int | None:
+        """The port of a replica that stays on its host: its own, if it may have it, else one that can be given."""
+        if was is None or was.port is None:
+            return self.next_port()
+        if was.kept_as_it_is:
+            return was.port
+        if was.state != UP:
+            return was.port if self.port_is_free(was.port) else self.next_port()
+        in_range = self.host.first_port <= was.port <= self.host.last_port
+        return was.port if in_range and self.holds_nothing_of((), was.port) else self.next_port()
+
+    def tier(self, model: Model) -> int:
+        """How well the GPUs that the model would get here are joined; 0 is best."""
+        if model.gpus < 2:
+            return 0
+        if not self.host.gpu_groups:
+            return joined.APART
+        free = self.free_for(model)
+        key = (model.gpus, Need() if free is self._free else model.need)
+        if key not in self._tiers:
+            self._tiers[key] = joined.tier(self.host, model.gpus, free)
+        return self._tiers[key]
+
+    def pick_gpus(self, model: Model) -> tuple[str, ...] | None:
+        """Free GPUs for one replica of the model, those that are joined best; None where there are too few."""
+        return joined.choose(self.host, model.gpus, self.free_for(model))

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner import changes as diff
+from ansible_collections.modelyard.fleet.plugins.module_utils.planner import footprints as memory
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner import launch
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.drains import Rule, is_drained
 from ansible_collections.modelyard.fleet.plugins.module_utils.planner.facts import Seen
@@ -39,15 +40,20 @@ def make_plan(
     restart: Sequence[Rule] = (),
     unproved: Mapping[str, str] | None = None,
     differs: Mapping[str, str] | None = None,
+    footprints: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """The whole plan; ``assignments`` carry secrets in ``spec.env``. See :func:`redacted_plan`.
 
     What ``drained`` names gets no requests; of what ``restart`` names each replica that would stay is replaced all the
     same. ``unproved`` are hashes, by replica, that a run has started and not proved: one that runs with this hash gets
     no requests until it has given its answers. ``differs`` says of replicas that look unchanged by their record how
-    they differ in fact.
+    they differ in fact. ``footprints`` are what replicas were seen to use of GPUs before; the plan has
+    them with those of now.
     """
     hosts = {item.host.name: item.host for item in seen}
+    running = [item for one in seen for item in one.current]
+    known = memory.measured(hosts, running, engines, unproved or {}, footprints or {})
+    models = [memory.with_need(model, engines[model.engine], known) for model in models]
     wished = {model.id: model for model in models}
     refusals: dict[tuple[str, str], str | None] = {}
 
@@ -69,8 +75,21 @@ def make_plan(
     def _hash(model: Model, slot: Slot) -> str:
         return launch.spec_hash(launch.build(model, engines[model.engine], hosts[slot.host], slot))
 
-    current = [_restarted(item, restart) for one in seen for item in one.current]
-    placement = place(models, hosts.values(), current, refusal, surges)
+    by_restart: set[str] = set()
+
+    def renews(model: Model, slot: Slot) -> bool:
+        was = slot.was
+        if was is None:
+            return False
+        if was.adopted is not None or _hash(model, slot) != was.hash or slot.replica in (differs or {}):
+            return True
+        asked = is_drained(restart, slot.replica, slot.model, slot.host)
+        if asked:
+            by_restart.add(slot.replica)
+        return asked
+
+    current = [_restarted(item, restart) for item in running]
+    placement = place(models, hosts.values(), current, refusal, surges, renews)
     dropped = {item.replica: item for item in placement.dropped}
     assignments: list[dict[str, Any]] = []
     changes: list[diff.Change] = []
@@ -79,6 +98,11 @@ def make_plan(
             "state": hosts[name].state,
             "gpus": list(hosts[name].gpus),
             "blocked_gpus": dict(hosts[name].blocked_gpus),
+            "unwell_gpus": dict(hosts[name].unwell_gpus),
+            "devices": {
+                gpu: {"memory": one.memory, "unwell": hosts[name].unwell_gpus.get(gpu, "")}
+                for gpu, one in hosts[name].devices.items()
+            },
             "replicas": [],
             "stops": [],
         }
@@ -112,6 +136,7 @@ def make_plan(
             gone = replace(gone, reason=f"{heir} takes its place once it is ready: {why}")
         changes.append(gone)
         per_host[item.host]["stops"].append(_stop(item))
+    changes = diff.moved_by(RESTART, by_restart, changes)
     changes.sort(key=lambda change: (change.host, change.replica))
     doubtful = [one.replica for one in changes if one.reason == UNPROVED]
     moving = rollout(wished, placement, changes, hosts, drained, doubtful)
@@ -122,10 +147,12 @@ def make_plan(
         "problems": [*(problem for one in seen for problem in one.problems), *placement.problems],
         "restart": [change.replica for change in changes if change.reason == RESTART],
         "unproved": dict(unproved or {}),
+        "footprints": known,
         "drained": [dict(rule) for rule in drained],
         "notes": [
             *notes,
             *(note for one in seen for note in one.notes),
+            *placement.notes,
             *moving.pop("notes"),
             *(f"{rule['kind']} {rule['name']} is drained: no requests until undrain" for rule in drained),
         ],

@@ -62,10 +62,37 @@ class Adopted:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """A place that the inventory names for one replica of a model."""
+
+    host: str
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What each GPU of a replica must have, in bytes, and who says so ("the estimate").
+
+    ``at_least`` is None where nobody knows. A GPU with as much as ``proved`` is enough whatever is said: it has run there.
+    """
+
+    at_least: int | None = None
+    source: str = ""
+    proved: int | None = None
+
+    def met_by(self, memory: int | None) -> bool:
+        """Whether a GPU has enough, as far as anybody knows."""
+        if memory is None or self.at_least is None or memory >= self.at_least:
+            return True
+        return self.proved is not None and memory >= self.proved
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One wished model with all defaults filled in; ``hosts`` are names, the pattern already resolved.
 
-    ``images`` are by host those of a release that the model is held at; they go before all others.
+    ``images`` are by host those of a release that the model is held at; they go before all others. ``pins`` are the
+    places of its first replicas, ``need`` is what a GPU must have for it.
     """
 
     id: str
@@ -88,13 +115,34 @@ class Model:
     rollout: Mapping[str, Any] = field(default_factory=dict)
     golden: Mapping[str, Any] = field(default_factory=dict)
     adopt: tuple[Adoption, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    need: Need = Need()
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What is known of one GPU. ``memory`` in bytes, None where nobody knows; ``reason`` says why it is not well.
+
+    ``names`` are what else it is called; one that the host does not show has none and is ``seen`` no more. ``used`` are
+    bytes by replica.
+    """
+
+    index: int | None = None
+    health: str = UP
+    reason: str = ""
+    memory: int | None = None
+    names: frozenset[str] = frozenset()
+    seen: bool = True
+    used: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """One engine host: its settings, and what was seen on it.
 
-    ``gpus`` are those that may be given to models *and* exist; ``blocked_gpus`` says by GPU who else uses it;
+    ``gpus`` are those that may be given to models; ``blocked_gpus`` says by GPU who else uses it, ``unwell_gpus`` why no
+    new replica gets it; ``devices`` is what is known of each, ``gpu_groups`` are sets that are joined (0 by fast links,
+    1 behind one PCIe switch, 2 on one NUMA node), ``gpu_links`` how many fast links join two directly;
     ``listening`` are the TCP ports somebody listens on; ``docker`` is ``up``, ``absent`` or ``unknown``, or ``foreseen``
     in a check of a run that installs it.
     A host whose ``state`` is ``unknown`` did not answer (or was not asked) and keeps what it had.
@@ -121,8 +169,20 @@ class Host:
     log_max_size: str = "50m"
     log_max_files: int = 5
     blocked_gpus: Mapping[str, str] = field(default_factory=dict)
+    unwell_gpus: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, Gpu] = field(default_factory=dict)
+    gpu_groups: tuple[tuple[int, frozenset[str]], ...] = ()
+    gpu_links: Mapping[frozenset[str], int] = field(default_factory=dict)
     listening: frozenset[int] = frozenset()
     docker: str = UP
+
+    def health_of(self, gpu: str) -> str:
+        """``up``, ``down`` or ``unknown``; of a GPU that nothing is said of ``up``."""
+        return self.devices[gpu].health if gpu in self.devices else UP
+
+    def memory_of(self, gpu: str) -> int | None:
+        """Bytes; None where nobody knows."""
+        return self.devices[gpu].memory if gpu in self.devices else None
 
     def runtime_of(self, model: Model) -> str:
         """Which runtime this model would have here."""
@@ -190,13 +250,15 @@ class Slot:
 class Placement:
     """The result of placing: slots in order of replica id, replicas to stop, and what could not be done.
 
-    ``heirs`` names, by the id of a replica to stop, the one that is started elsewhere in its place before.
+    ``heirs`` names, by the id of a replica to stop, the one that is started elsewhere in its place before. ``notes`` are
+    remarks on what was done all the same.
     """
 
     slots: tuple[Slot, ...]
     dropped: tuple[Current, ...]
     problems: tuple[str, ...]
     heirs: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def replica_id(host: str, model: str, index: int) -> str:
