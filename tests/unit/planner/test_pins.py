@@ -91,7 +91,11 @@ def test_a_pinned_replica_that_changes_stays_on_its_gpus() -> None:
             {"hardware": hardware("up", "up", "up")},
             "GPU 3 of gpu01 is not there: It is declared in fleet_gpus, and the host does not show it.",
         ),
-        (pinned("1"), {"docker": "absent"}, "gpu01 has no docker command"),
+        (
+            pinned("1"),
+            {"docker": "absent"},
+            "gpu01 has no docker command: site.yml and hosts.yml install Docker",
+        ),
     ],
 )
 def test_a_pin_that_cannot_be_is_a_problem(wish: Model, facts: dict[str, Any], says: str) -> None:
