@@ -174,4 +174,6 @@ def test_check_mode_is_the_same_and_nothing_is_changed(fleet: Fleet) -> None:
 def test_it_says_when_it_could_not_look_or_was_asked_for_nobody(fleet: Fleet) -> None:
     done = modelyard(fleet, "doctor", "localhost", "elsewhere")
     assert done.returncode == 1
-    assert "There is no host elsewhere among the engine and proxy hosts of this inventory." in done.stderr
+    assert (
+        "There is no host elsewhere among the engine, proxy and edge hosts of this inventory." in done.stderr
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import grp
+import json
 import os
 import pwd
 import signal
@@ -19,11 +20,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from ansible_collections.modelyard.fleet.plugins.module_utils import generations
 from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view import look
 
 from tests.tools.certificates import Authority
 from tests.tools.edge_stage import Stage, haproxy
 from tests.tools.ports import free_ports
+from tests.tools.run_module import run_module
 
 NAME = "edge.example"
 CHAT = "/v1/chat/completions"
@@ -432,9 +435,11 @@ async def test_tls_that_is_too_old_is_noticed(edge: Edge) -> None:
     path.write_text(
         text.replace(ciphers, "    ssl-default-bind-ciphers ALL:@SECLEVEL=0").replace('"7"', '"8"')
     )
-    edge.process.send_signal(signal.SIGUSR2)
 
     async def reloaded() -> bool:
+        # a master that has only just begun loses a signal
+        edge.process.send_signal(signal.SIGUSR2)
+        await asyncio.sleep(1)
         return await edge.local("/generation") == "8"
 
     await until(reloaded, "the new configuration is in force")
@@ -445,3 +450,43 @@ async def test_tls_that_is_too_old_is_noticed(edge: Edge) -> None:
         return (found["state"], found["version"]) == ("accepted", "TLSv1.1")
 
     await until(told, "TLS 1.1 is noticed")
+
+
+def asked_of_systemd(directory: Path, pid: int) -> Path:
+    """A ``systemctl`` that knows of the units what systemd says of them, HAProxy's with this process."""
+    program = directory / "bin" / "systemctl"
+    program.parent.mkdir()
+    running = f"ActiveState=active\nUnitFileState=enabled\nMainPID={pid}"
+    program.write_text(
+        f"#!/bin/sh\nprintf '%s\\n' Id=modelyard-edge.service LoadState=loaded '{running}' '' "
+        "Id=modelyard-edge-address.service LoadState=not-found ActiveState=inactive UnitFileState= MainPID=0\n"
+    )
+    program.chmod(0o755)
+    return program.parent
+
+
+async def test_the_module_looks_at_a_host_and_hands_out_no_secret(
+    edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "etc" / "haproxy"
+    wished = {path: (edge.directory / path).read_bytes() for path in ("haproxy.cfg", "certificates/main.pem")}
+    generations.take(root, wished, lambda _: None)
+    monkeypatch.setenv("PATH", f"{asked_of_systemd(tmp_path, edge.process.pid)}:{os.environ['PATH']}")
+    arguments = {"directory": str(tmp_path / "etc"), "own": "127.0.0.1", "listen": ["127.0.0.1"]}
+    arguments |= {"port": edge.port, "local_port": edge.local_port}
+    found = await asyncio.to_thread(run_module, "edge_facts", arguments)
+    assert (found["changed"], found["problems"]) == (False, [])
+    assert (found["haproxy"]["state"], found["haproxy"]["generation"]) == ("up", 7)
+    assert (found["units"]["haproxy"]["active"], found["units"]["address"]["load"]) == ("active", "not-found")
+    assert found["addresses"]["interface"] == "lo"
+    assert found["tls"]["state"] == "refused"
+    assert {one["port"] for one in found["listening"]} == {edge.port, edge.local_port}
+    there = found["configurations"]["haproxy"]
+    assert there["texts"] == {"haproxy.cfg": wished["haproxy.cfg"].decode()}
+    assert there["open"] == []
+    assert "PRIVATE KEY" not in json.dumps(found)
+
+    # where systemd does not answer, what HAProxy listens on is not known, which is not nothing
+    (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\necho no bus >&2\nexit 1\n")
+    blind = await asyncio.to_thread(run_module, "edge_facts", arguments)
+    assert (blind["problems"], blind["units"], blind["listening"]) == (["systemctl: no bus"], {}, None)

@@ -1,4 +1,4 @@
-"""Run the module ``replicas`` as Ansible does on a host, and end it in the middle."""
+"""Run a module as Ansible does on a host, and end ``replicas`` in the middle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MODULE = "ansible_collections.modelyard.fleet.plugins.modules.replicas"
+_MODULES = "ansible_collections.modelyard.fleet.plugins.modules"
+MODULE = f"{_MODULES}.replicas"
 COLLECTIONS = Path(__file__).resolve().parents[2] / "collections"
 """Where Python finds modules by their full names."""
 SECRET = "secret-value"
@@ -24,10 +25,10 @@ def _arguments(params: dict[str, Any], check: bool) -> str:
     )
 
 
-def run_replicas(params: dict[str, Any], check: bool = False) -> dict[str, Any]:
-    """The module's result, failed or not; no secret is in it."""
+def run_module(name: str, params: dict[str, Any], check: bool = False) -> dict[str, Any]:
+    """The result of one of our modules, failed or not; no secret is in it."""
     done = subprocess.run(
-        [sys.executable, "-m", MODULE],
+        [sys.executable, "-m", f"{_MODULES}.{name}"],
         input=_arguments(params, check),
         capture_output=True,
         text=True,
@@ -37,6 +38,11 @@ def run_replicas(params: dict[str, Any], check: bool = False) -> dict[str, Any]:
     assert SECRET not in done.stdout + done.stderr
     assert done.stdout, done.stderr
     return dict(json.loads(done.stdout))
+
+
+def run_replicas(params: dict[str, Any], check: bool = False) -> dict[str, Any]:
+    """The result of the module ``replicas``, failed or not; no secret is in it."""
+    return run_module("replicas", params, check)
 
 
 def kill_replicas(params: dict[str, Any], delay_s: float) -> None:

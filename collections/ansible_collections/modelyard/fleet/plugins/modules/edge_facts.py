@@ -109,8 +109,9 @@ def collect(params: dict[str, Any]) -> dict[str, Any]:
         found["unit_files"] = look.unit_files(list(names.values())[:2])
         mode = mode_of(socket)
         found["socket"] = {"path": str(socket), "mode": mode} if mode else None
-        pid = units.get("haproxy", {}).get("pid", 0)
-        found["listening"] = look.sockets(_PROC, pid) if pid else []
+        if "haproxy" in units:
+            pid = units["haproxy"]["pid"]
+            found["listening"] = look.sockets(_PROC, pid) if pid else []
     except OSError as error:
         problems.append(str(error))
     at = next((one for one in params["listen"] if one in (addresses["here"] or ())), None)

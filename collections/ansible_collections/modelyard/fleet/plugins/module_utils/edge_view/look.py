@@ -188,11 +188,11 @@ def older_tls(address: str, port: int, minimum: str, timeout_s: float) -> dict[s
         except (ssl.SSLError, ValueError) as error:
             return {"state": UNKNOWN, "version": "", "reason": f"this host's TLS does not speak it: {error}"}
     try:
-        with (
-            socket.create_connection((address, port), timeout=timeout_s) as plain,
-            context.wrap_socket(plain, server_hostname=None) as spoken,
-        ):
-            return {"state": "accepted", "version": str(spoken.version()), "reason": ""}
+        with socket.create_connection((address, port), timeout=timeout_s) as plain:
+            spoken = context.wrap_socket(plain)
+            version = str(spoken.version())
+            spoken.close()
+            return {"state": "accepted", "version": version, "reason": ""}
     except ssl.SSLError as error:
         # an alert is the other side's answer; anything else may be this side's own fault
         if "ALERT" in str(error.reason or "").upper():
