@@ -20,14 +20,10 @@ import yaml
 from tests.e2e.rolling.streams import Streams
 from tests.e2e.rolling.watch import Watch
 from tests.e2e.site import PROXY_PORT, Site
-from tests.hosts.fixtures import ONE_VLLM
 from tests.hosts.machine import Host
 from tests.parts import vllm_image, wheelhouse
 
-pytestmark = [
-    pytest.mark.timeout(1500),
-    ONE_VLLM,
-]  # a first run builds the parts, and three engines share two cores
+pytestmark = pytest.mark.timeout(1500)  # a first run builds the parts, and three engines share two cores
 
 REQUESTS = 200
 AT_ONCE = 8
