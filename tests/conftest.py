@@ -86,7 +86,7 @@ class _Scheduling(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:
     """What ``--dist loadfile`` means here."""
-    return _Scheduling(config, log) if config.getoption("dist") in ("loadfile", "loadgroup") else None
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(trylast=True)
