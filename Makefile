@@ -12,7 +12,8 @@ INVENTORY ?= inventories/local
 PYTEST_ARGS ?=
 # how many test files run side by side: `auto` is one for each core, 0 is one after the other without workers
 PYTEST_WORKERS ?= auto
-SIDE_BY_SIDE := --numprocesses $(PYTEST_WORKERS) --no-loadscope-reorder
+HOSTS_WORKERS ?= 0
+SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder --numprocesses
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -73,7 +74,7 @@ lint-yaml:
 
 .PHONY: test
 test: lint  ## Lint and every test that needs no container engine
-	@$(BIN)/pytest $(SIDE_BY_SIDE) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_WORKERS) $(PYTEST_ARGS)
 	@$(MAKE) test-clients
 
 .PHONY: test-clients
@@ -84,7 +85,7 @@ test-clients: $(VENV)/dev.stamp $(CLIENTS)/stamp  ## Real client libraries, agai
 test-hosts: $(VENV)/dev.stamp $(CLIENTS)/stamp collections  ## Tests that need Docker: molecule, SSH test hosts, real vLLM
 	@bash tests/parts/engine.sh
 	@$(BIN)/python -m tests.parts build
-	@$(BIN)/pytest tests/hosts tests/e2e $(SIDE_BY_SIDE) --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/pytest tests/hosts tests/e2e $(SIDE_BY_SIDE) $(HOSTS_WORKERS) --maxprocesses 4 $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(VENV)/dev.stamp collections  ## Measurements: tables and JSON, never pass or fail

@@ -10,7 +10,20 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+# A worker runs all tests of a file, of these rooms and files together those with the same reason.
+TOGETHER = {
+    "tests/e2e/rolling/": "share a site",
+    "tests/e2e/test_clients_on_vllm.py": "a real vLLM takes gigabytes and all cores",
+    "tests/e2e/test_query_of_death.py": "a real vLLM takes gigabytes and all cores",
+    "tests/e2e/test_site_over_ssh.py": "a real vLLM takes gigabytes and all cores",
+    "tests/hosts/test_parts.py": "a real vLLM takes gigabytes and all cores",
+    "tests/hosts/test_drift_containers.py": "say that they have the same GPUs",
+    "tests/hosts/test_replicas_module.py": "say that they have the same GPUs",
+}
+# The tests of these have nothing in common: each goes to whoever is free.
+APART = ("tests/hosts/test_molecule.py",)
 _TIDYING_S = 50
 _WORKERS = pytest.StashKey[list[Any]]()
 
@@ -55,22 +68,37 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             worker.channel.waitclose(max(0.0, end - time.monotonic()))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give workers what may last long first, so that none is left with it at the end; files stay whole.
+def group(test: str) -> str:
+    """Which tests one worker runs: those with the same answer to their ids."""
+    file = test.partition("::")[0]
+    if file in APART:
+        return test
+    return next((why for place, why in TOGETHER.items() if file.startswith(place)), file)
 
-    How long a test may last is what its mark ``timeout`` says. With ``--dist loadgroup`` a test is in its file's group
-    unless a mark ``xdist_group`` says another.
+
+class _Scheduling(LoadScopeScheduling):
+    """Groups of tests go to the workers in the order in which they stand, whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:
+    """What ``--dist loadfile`` means here."""
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give workers what may last long first, so that none is left with it at the end.
+
+    How long a test may last is what its mark ``timeout`` says.
     """
     if not hasattr(config, "workerinput"):
         return
-    groups: dict[pytest.Item, str] = {}
     patience: Counter[str] = Counter()
     for item in items:
-        mark = item.get_closest_marker("xdist_group")
-        if mark is None and config.getoption("loadgroup", False):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        groups[item] = str(item.path if mark is None else mark.args[0])
         if limit := item.get_closest_marker("timeout"):
-            patience[groups[item]] += limit.args[0]
-    items.sort(key=lambda item: -patience[groups[item]])
+            patience[group(item.nodeid)] += limit.args[0]
+    items.sort(key=lambda item: -patience[group(item.nodeid)])

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.vllm_engines import MODEL, proxy_for, vllm_engines
-from tests.hosts.fixtures import ONE_VLLM
 
-pytestmark = [pytest.mark.timeout(900), ONE_VLLM]
+pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).parents[2]
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.vllm_engines import MODEL, Proxy, proxy_for, vllm_engines
-from tests.hosts.fixtures import ONE_VLLM
 
-pytestmark = [pytest.mark.timeout(1200), ONE_VLLM]
+pytestmark = pytest.mark.timeout(1200)
 
 # Without a C++ compiler in the image and with the compiling of small kernels on, asking for logprobs ends vLLM.
 DEADLY = {"TORCHDYNAMO_DISABLE": "0"}

@@ -24,13 +24,11 @@ from tests.e2e.rolling.streams import Streams
 from tests.e2e.rolling.watch import Watch
 from tests.e2e.site import PROXY_PORT, Run, Site
 from tests.hosts import hub as stand_in
-from tests.hosts.fixtures import ONE_VLLM
 from tests.hosts.lab import Lab
 from tests.hosts.machine import Host
 from tests.parts import tiny_model, vllm_image, wheelhouse
 
-# a first run builds the parts, and three engines share two cores
-pytestmark = [pytest.mark.timeout(1500), ONE_VLLM]
+pytestmark = pytest.mark.timeout(1500)  # a first run builds the parts, and three engines share two cores
 
 REQUESTS = 200
 AT_ONCE = 8

@@ -20,8 +20,6 @@ from tests.parts.building import PARTS, alone, ensure, say_on_stderr
 from tests.parts.errors import PartError
 
 REPOSITORY = Path(__file__).parents[2]
-ONE_VLLM = pytest.mark.xdist_group("vllm")
-"""Mark of tests with a real vLLM: one worker runs them, for each engine takes gigabytes and all the cores there are."""
 
 
 @pytest.fixture(scope="session")

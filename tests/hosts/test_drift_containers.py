@@ -17,9 +17,6 @@ from tests.parts.docker import docker
 from tests.tools.run_module import COLLECTIONS, SECRET
 
 __all__ = ["site"]
-# one worker runs all tests whose containers say that they have these GPUs
-pytestmark = pytest.mark.xdist_group("gpus")
-
 MODULE = "ansible_collections.modelyard.fleet.plugins.modules.replica_drift"
 SOCKET = Path("/var/run/docker.sock")
 

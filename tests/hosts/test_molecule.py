@@ -13,10 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SCENARIOS = {
-    f"{path.parents[2].name}-{path.parent.name}": path.parent
-    for path in sorted(ROOT.glob("roles/*/molecule/*/molecule.yml"))
-}
+SCENARIOS = sorted(path.parent for path in ROOT.glob("roles/*/molecule/*/molecule.yml"))
 COLOURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;;[^\x07\x1b]*(?:\x07|\x1b\\)")
 
 
@@ -32,11 +29,7 @@ def short_directory() -> Iterator[Path]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "scenario",
-    # each may be given to another worker
-    [pytest.param(path, id=name, marks=pytest.mark.xdist_group(name)) for name, path in SCENARIOS.items()],
-)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: f"{path.parents[1].name}-{path.name}")
 def test_scenario(scenario: Path, short_directory: Path) -> None:
     binaries = Path(sys.executable).parent
     environment = {

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from tests.hosts.fixtures import ONE_VLLM
 from tests.hosts.inventories import write_inventory
 from tests.hosts.lab import Lab
 from tests.hosts.machine import Host, SshAccess
@@ -22,7 +21,7 @@ from tests.hosts.newcomer import Newcomer
 from tests.parts import vllm_image
 from tests.parts.rootfs import BASE
 
-pytestmark = [pytest.mark.timeout(900), ONE_VLLM]  # a first run builds the parts
+pytestmark = pytest.mark.timeout(900)  # a first run builds the parts
 
 
 @pytest.fixture(scope="module")

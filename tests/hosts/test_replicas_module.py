@@ -20,9 +20,6 @@ from tests.tools.run_module import SECRET, foreseen_and_done, kill_replicas, run
 # deaf to the first signal for a moment, like an engine that ends its answers first
 ENGINE = "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.05; done"
 
-# one worker runs all tests whose containers say that they have these GPUs
-pytestmark = pytest.mark.xdist_group("gpus")
-
 Result = dict[str, Any]
 
 

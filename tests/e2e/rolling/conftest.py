@@ -14,8 +14,6 @@ from tests.parts import echo_image, wheelhouse
 
 MODEL = "echo"
 HOSTS = ("alpha", "beta", "gamma")
-TOGETHER = pytest.mark.xdist_group("rolling")
-"""Mark of all tests of this room: one worker runs them, for they share the site."""
 # A host that is lost is to be noticed in seconds, so that a test need not wait for minutes.
 _IMPATIENT = "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 -o ServerAliveCountMax=2"
 

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from tests.e2e.rolling.aside import Aside
-from tests.e2e.rolling.conftest import MODEL, TOGETHER
+from tests.e2e.rolling.conftest import MODEL
 from tests.e2e.rolling.stages import Containers, Processes, Stage
 from tests.e2e.site import Begun, Site
 from tests.integration.test_local_fleet import local_fleet
@@ -24,7 +24,7 @@ FIRST_TASKS = 40
 """A change has more tasks than this; how many, is known from the second kill on."""
 _TASK = "\nTASK ["
 
-pytestmark = [pytest.mark.timeout(600 + 120 * KILLS), TOGETHER]
+pytestmark = pytest.mark.timeout(600 + 120 * KILLS)
 
 
 class Guard(Aside):

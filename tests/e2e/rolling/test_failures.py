@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.rolling.conftest import MODEL, TOGETHER
+from tests.e2e.rolling.conftest import MODEL
 from tests.e2e.rolling.streams import Streams
 from tests.e2e.rolling.watch import Watch, states
 from tests.e2e.site import Begun, Site
 from tests.hosts.machine import Host
 from tests.parts.docker import docker
 
-pytestmark = [pytest.mark.timeout(600), TOGETHER]
+pytestmark = pytest.mark.timeout(600)
 
 # five seconds of generation, in which the container that was replaced is kept
 WRONG = {"prompt": "What is the answer?", "max_tokens": 40, "expect": "Nothing that an echo would say."}

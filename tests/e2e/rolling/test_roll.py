@@ -6,12 +6,12 @@ import copy
 
 import pytest
 
-from tests.e2e.rolling.conftest import MODEL, TOGETHER
+from tests.e2e.rolling.conftest import MODEL
 from tests.e2e.rolling.streams import Streams
 from tests.e2e.rolling.watch import Watch
 from tests.e2e.site import Site
 
-pytestmark = [pytest.mark.timeout(900), TOGETHER]
+pytestmark = pytest.mark.timeout(900)
 
 IN_FLIGHT = 50
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.rolling.conftest import MODEL, TOGETHER
+from tests.e2e.rolling.conftest import MODEL
 from tests.e2e.rolling.streams import Streams
 from tests.e2e.site import Site
 from tests.hosts.owner import Owner
 from tests.parts import echo_image
 from tests.parts.docker import docker
 
-pytestmark = [pytest.mark.timeout(600), TOGETHER]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
