@@ -1,4 +1,4 @@
-"""A fleet of two "hosts" and a proxy on this machine, each with a home and ports of its own, and a load on it."""
+"""A fleet of "hosts" and a proxy on this machine, each with a home and ports of its own, and a load on it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,22 @@ REPLICAS = {"n1.echo.0", "n1.echo.2", "n2.echo.1", "n2.echo.3"}
 
 
 class RollingFleet:
-    """Playbook runs over the fleet; ``home`` is short, for Unix sockets lie below it."""
+    """Playbook runs over the fleet; ``home`` is short, for Unix sockets lie below it.
 
-    def __init__(self, home: Path, first_port: int) -> None:
+    From ``first_port`` on it has four ports for each host, and two more.
+    """
+
+    def __init__(self, home: Path, first_port: int, hosts: int = 2) -> None:
         self.home = home
+        self.names = [f"n{at}" for at in range(1, hosts + 1)]
         self.inventory = home / "inv"
         self.state = self.inventory / ".modelyard"
-        self.port = first_port + 9
+        self.port = first_port + 4 * hosts + 1
         everyone = self.inventory / "group_vars" / "all"
         everyone.mkdir(parents=True)
-        hosts = {
-            f"n{at}": {"fleet_ports": f"{first_port + 4 * at - 4}-{first_port + 4 * at - 1}"} for at in (1, 2)
+        variables = {
+            name: {"fleet_ports": f"{first_port + 4 * at}-{first_port + 4 * at + 3}"}
+            for at, name in enumerate(self.names)
         }
         self.shared: dict[str, Any] = {
             "ansible_connection": "local",
@@ -57,13 +62,13 @@ class RollingFleet:
             encoding="utf-8",
         )
         ssh.chmod(0o700)
-        hosts["n2"] |= {
+        variables["n2"] |= {
             "ansible_connection": "ssh",
             "ansible_ssh_executable": str(ssh),
             "ansible_host": "127.0.0.1",
             "fleet_python": sys.executable,
         }
-        self._children = {"engine_hosts": {"hosts": hosts}, "proxy_hosts": {"hosts": {"p1": {}}}}
+        self._children = {"engine_hosts": {"hosts": variables}, "proxy_hosts": {"hosts": {"p1": {}}}}
 
     def _write(self, name: str, content: Any) -> None:
         (self.inventory / name).write_text(json.dumps(content), encoding="utf-8")
@@ -116,7 +121,7 @@ class RollingFleet:
     def pids(self) -> dict[str, int]:
         """The process of each replica."""
         found = {}
-        for host in ("n1", "n2"):
+        for host in self.names:
             for path in (self.home / host / "process").glob("*/pid"):
                 found[path.parent.name] = int(path.read_text(encoding="ascii"))
         return found
