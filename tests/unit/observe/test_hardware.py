@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.observe import har
 from ansible_collections.modelyard.fleet.plugins.module_utils.observe.gpus import Owner
 
 from tests.tools import standins
-from tests.unit.gpus.machines import CATALOG, COLLECTIONS, machine
+from tests.tools.run_module import run_module
+from tests.unit.gpus.machines import CATALOG, machine
 
 GIB = 2**30
-MODULE = "ansible_collections.modelyard.fleet.plugins.modules.fleet_facts"
 
 
 @pytest.fixture(autouse=True)
@@ -118,24 +116,14 @@ def test_instances_of_a_cut_gpu(tmp_path: Path) -> None:
     assert seen["gpus"][0]["instances"][0]["memory_total"] < 41 * GIB
 
 
-def run_module(there: standins.Machine, home: Path, **params: Any) -> dict[str, Any]:
-    given = {**there.params(), "catalog": CATALOG, "home": str(home), **params}
-    done = subprocess.run(
-        [sys.executable, "-m", MODULE],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": given}),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=COLLECTIONS,
-    )
-    assert done.stderr == ""
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+def asked(there: standins.Machine, home: Path, **params: Any) -> dict[str, Any]:
+    """The result of ``fleet_facts`` on a machine of stand-ins."""
+    return run_module("fleet_facts", {**there.params(), "catalog": CATALOG, "home": str(home), **params})
 
 
 def test_the_module_looks_at_gpus_in_the_same_go(tmp_path: Path) -> None:
     there = machine(tmp_path, "mi300x")
-    found = run_module(there, tmp_path / "home", accelerator="rocm")
+    found = asked(there, tmp_path / "home", accelerator="rocm")
     assert [one["uuid"] for one in found["gpus"]] == [one["uuid"] for one in found["hardware"]["gpus"]]
     assert found["hardware"]["groups"][0]["kind"] == "xgmi"
     assert found["hardware"]["health"] == "up"
@@ -143,7 +131,7 @@ def test_the_module_looks_at_gpus_in_the_same_go(tmp_path: Path) -> None:
 
 def test_a_host_without_gpus_for_models_is_not_asked_more(tmp_path: Path) -> None:
     there = machine(tmp_path, "l40s")
-    found = run_module(there, tmp_path / "home")
+    found = asked(there, tmp_path / "home")
     assert "hardware" not in found
     # none of the stand-in's tools was started: each counts its calls in a file
     assert list(there.bin.glob("*.calls")) == []
@@ -162,7 +150,7 @@ def test_the_size_of_weights_that_lie_here(tmp_path: Path) -> None:
         for file, text in files.items():
             (tmp_path / name / file).write_text(text, encoding="utf-8")
     paths = [str(tmp_path / name) for name in ("whole", "parts", "bare", "broken", "list", "absent")]
-    found = run_module(there, tmp_path / "home", accelerator="nvidia", weights=paths)["weights"]
+    found = asked(there, tmp_path / "home", accelerator="nvidia", weights=paths)["weights"]
     assert found == {
         paths[0]: {"config": {"model_type": "x"}, "files_bytes": 4},
         paths[1]: {"config": {}, "files_bytes": None},
