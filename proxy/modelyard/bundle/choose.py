@@ -15,7 +15,7 @@ from modelyard.bundle.manifest import KINDS, BundleError
 from modelyard.bundle.packages import PackagesSource
 from modelyard.bundle.project import ProjectSource
 from modelyard.bundle.sources import Source
-from modelyard.bundle.weights import WeightsSource
+from modelyard.bundle.weights import CARRIED, WeightsSource, left_to_hosts
 from modelyard.bundle.wheels import WheelsSource
 from modelyard.errors import did_you_mean
 
@@ -96,6 +96,14 @@ def _weights(needs: Mapping[str, Any], options: Options, root: Path, notes: list
                 f"The models {', '.join(names)} have the same weights: name one place for them."
             )
         taken = next(iter(places), None)
+        if left_to_hosts(source):
+            which = f"a bundle carries weights of the sources {', '.join(CARRIED)} only"
+            if taken is not None:
+                raise BundleError(f"--weights {names[0]}=...: {which}.")
+            notes.append(
+                f"{', '.join(names)}: left out, for {which}; the hosts have to have them already, or to reach their source."
+            )
+            continue
         if taken is not None and "url" in source:
             raise BundleError(
                 f"--weights {names[0]}=...: weights of a url are checked against its sha256, so they are fetched."

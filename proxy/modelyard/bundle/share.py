@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.bundle.manifest import Manifest
-from modelyard.bundle.weights import identity
+from modelyard.bundle.weights import identity, left_to_hosts
 
 
 def contents(directory: Path, manifest: Manifest) -> dict[str, Any]:
@@ -87,6 +87,8 @@ def _weights(
     parts: Sequence[Mapping[str, Any]], item: Mapping[str, Any], without: Sequence[str]
 ) -> dict[str, Any] | None:
     source = {key: str(value) for key, value in item["source"].items()}
+    if left_to_hosts(source):
+        return None
     which = identity(source)
     part = next((one for one in parts if _same(one["source"], which)), None)
     if part is None and ("path" in source or "weights" in without):

@@ -20,7 +20,15 @@ MODULE = "ansible_collections.modelyard.fleet.plugins.modules.model_snapshot"
 _MARKER = ".modelyard-manifest.json"  # of the module; hosts get one of their own
 _ADDRESS = "url"
 
+CARRIED = ("hub", "url", "path")
+"""The kinds of sources whose weights a bundle takes along."""
+
 Run = Callable[..., str]
+
+
+def left_to_hosts(source: Mapping[str, str]) -> bool:
+    """Whether a bundle leaves weights of this source to the hosts, which have them or fetch them as without a bundle."""
+    return not any(kind in source for kind in CARRIED)
 
 
 def identity(source: Mapping[str, str]) -> dict[str, str]:
@@ -43,7 +51,7 @@ def shown(source: Mapping[str, str]) -> str:
         return f"{found['hub']}@{found.get('revision', '')[:12]}"
     if "sha256" in found:
         return f"{found['file']}@{found['sha256'][:12]}"
-    return next((found[key] for key in ("path",) if key in found), ", ".join(found.values()))
+    return found.get("path") or ", ".join(found.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,18 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.modelyard.fleet.plugins.module_utils.containers.names import names_of
+from ansible_collections.modelyard.fleet.plugins.module_utils.sources import KINDS
 
 from modelyard.bundle import galaxy, locks
 from modelyard.bundle.archives import image_names, pack, unpack
+from modelyard.bundle.choose import Options
+from modelyard.bundle.choose import _weights as choose_weights
 from modelyard.bundle.images import ImageSource, loaded_as, repository
 from modelyard.bundle.manifest import BundleError
 from modelyard.bundle.packages import platform_of
@@ -321,6 +325,32 @@ def test_a_host_gets_what_its_replicas_need() -> None:
     assert [(one["from"], one["files"] is None, one["single"]) for one in found["weights"]] == [
         ("/b/weights/m", False, False), ("", True, False), ("/b/weights/x", False, True),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_weights_is_carried_or_left_to_the_hosts_in_words(tmp_path: Path, kind: str) -> None:
+    source = {
+        kind: "https://h/x?sig=SECRET",
+        "revision": "r" * 40,
+        "sha256": "a" * 64,
+        "checksums": "{'a': 'b'}",
+    }
+    needs = {
+        "images": [],
+        "weights": [{"source": source, "models": ["m"]}],
+        "hub_endpoint": "https://hub.example",
+    }
+    options = Options(pythons=(), own_python="3.11", machine="x86_64", without=("wheels",))
+    notes: list[str] = []
+    found = choose_weights(needs, options, tmp_path, notes)
+    carried = kind in ("hub", "url")
+    assert (len(found), len(notes)) == ((1, 0) if carried else (0, 1))
+    if not carried and kind != "path":
+        assert "SECRET" not in notes[0]
+        assert "hub, url, path only" in notes[0]
+        assert share(BUNDLE, [], [item(source)]) == {"images": [], "weights": [], "missing": []}
+        with pytest.raises(BundleError, match="only"):
+            choose_weights(needs, replace(options, given={"m": tmp_path}), tmp_path, notes)
 
 
 def test_what_was_left_out_on_purpose_is_not_missing() -> None:
