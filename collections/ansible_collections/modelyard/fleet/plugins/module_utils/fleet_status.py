@@ -5,7 +5,7 @@ Pure functions over plain data; the action plugin ``status`` gathers the data an
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 Row = dict[str, Any]
@@ -20,6 +20,12 @@ def host_state(facts: Row | None) -> str:
     if not facts or facts.get("unreachable") or facts.get("failed") or facts.get("skipped"):
         return UNKNOWN
     return UP
+
+
+def why_silent(seen: Mapping[str, Any]) -> str:
+    """Why nothing is known of a host, in one line, from the result of the module that was to look."""
+    told = str(seen.get("msg") or "it was not asked").strip().splitlines()
+    return told[0] if told else "it did not answer"
 
 
 def replica_row(wished: Row | None, observed: Row | None, probe: Row | None, host: str, host_is: str) -> Row:

@@ -55,7 +55,7 @@ def examine(directory: Path, manifest: Manifest, full: bool) -> tuple[dict[str, 
 
     Reads what the seal does not vouch for, with ``full`` everything.
     """
-    wrong = damaged(directory, manifest, full=False)
+    wrong = damaged(directory, manifest)
     sealed = {} if full else read_seal(directory)
     here = {entry.path: stamp(directory / entry.path) for entry in manifest.files if entry.path not in wrong}
     doubtful = [

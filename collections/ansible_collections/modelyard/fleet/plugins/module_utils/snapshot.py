@@ -190,7 +190,7 @@ def look(snapshot: Snapshot, full: bool, changed: bool = False) -> Finding:
     if full or changed:
         wrong, noted, hashed = sealing.examine(place, manifest, full)
     else:
-        wrong = damaged(place, manifest, full=False)
+        wrong = damaged(place, manifest)
     if wrong:
         text = "; ".join(f"{name} {reason}" for name, reason in sorted(wrong.items()))
         return Finding(fetch=f"is damaged: {text}", damaged=wrong, manifest=manifest, hashed=hashed)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
 import pwd
 import re
@@ -154,8 +153,10 @@ def main() -> None:
     params = module.params
     if module.check_mode:
         module.exit_json(changed=False, user="", host_keys=[])
+    # not what LOGNAME says: the one whose file is written
+    account = pwd.getpwuid(os.geteuid())
     try:
-        change(params, Path(pwd.getpwuid(os.geteuid()).pw_dir))
+        change(params, Path(account.pw_dir))
         if params["state"] == "absent":
             module.exit_json(changed=False)
         keys = host_keys(params["address"], params["port"])
@@ -167,7 +168,7 @@ def main() -> None:
             "from, does not answer this host itself: set fleet_weights_address, or fleet_weights_site: '' to let each "
             "host fetch for itself"
         )
-    module.exit_json(changed=False, user=getpass.getuser(), host_keys=keys)
+    module.exit_json(changed=False, user=account.pw_name, host_keys=keys)
 
 
 if __name__ == "__main__":

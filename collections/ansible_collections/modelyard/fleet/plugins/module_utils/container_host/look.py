@@ -20,7 +20,6 @@ VERSIONLOCK = Path("/etc/dnf/plugins/versionlock.list")
 # what stays beside each running container, whether or not its engine answers
 _KEEPERS = {"docker": "containerd-shim", "podman": "conmon"}
 _DAEMONS = {"docker": "dockerd", "podman": "podman"}
-_CLIENTS = {"docker": "docker", "podman": "podman"}
 
 
 class LookError(Exception):
@@ -83,7 +82,7 @@ def engine(
     ``absent`` means that it is not installed, ``down`` that it does not answer and no container runs, ``unknown`` that
     it does not answer and containers may run. ``client`` says whether the engine's command is there.
     """
-    client = which(_CLIENTS[kind]) is not None
+    client = which(kind) is not None
     try:
         info = _get(socket, "/info", timeout_s)
         there = _get(socket, "/containers/json", timeout_s)

@@ -130,7 +130,7 @@ def _host(
     has_proxy: bool,
 ) -> Iterator[Finding]:
     if "began" not in health:
-        why = str(health.get("msg") or "it was not asked").strip().splitlines()[0]
+        why = fleet_status.why_silent(health)
         text = f"Nothing is known of disks, memory, clock and ports: {why}. See to it, then look again."
         yield finding("health_unknown", UNKNOWN, host, "host", text)
         return

@@ -13,6 +13,7 @@ from ansible_collections.modelyard.fleet.plugins.module_utils.doctor.words impor
     finding,
     some,
 )
+from ansible_collections.modelyard.fleet.plugins.module_utils.fleet_status import why_silent
 from ansible_collections.modelyard.fleet.plugins.module_utils.gpus.vendors import VENDOR_OF
 
 _TITLES = {"nvidia": "NVIDIA", "amd": "AMD"}
@@ -34,7 +35,7 @@ def expected(settings: Facts) -> dict[str, Any]:
 def findings(host: str, settings: Facts, facts: Facts) -> Iterator[Finding]:
     """For a host that has GPUs declared or computes with them; ``facts`` is what ``gpu_facts`` gave, in any state."""
     if "findings" not in facts:
-        why = str(facts.get("msg") or "it was not asked").strip().splitlines()[0]
+        why = why_silent(facts)
         yield finding(
             "gpus_unknown",
             UNKNOWN,

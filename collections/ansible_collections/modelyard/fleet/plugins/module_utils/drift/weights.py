@@ -41,7 +41,7 @@ def weights_difference(item: Mapping[str, Any]) -> dict[str, Any] | None:
         )
     if manifest.source != snapshot.source:
         return _difference(str(place), "revision", wanted, _identity(manifest.source))
-    wrong = damaged(place, manifest, full=False)
+    wrong = damaged(place, manifest)
     if wrong:
         names = "; ".join(f"{name} {reason}" for name, reason in sorted(wrong.items())[:3])
         return _difference(str(place), "files", f"{len(manifest.files)} files as in {MANIFEST}", names)

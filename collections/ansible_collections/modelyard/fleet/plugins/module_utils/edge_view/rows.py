@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.compare import Facts, answered
+from ansible_collections.modelyard.fleet.plugins.module_utils.fleet_status import why_silent
 
 Row = dict[str, Any]
 UP, DOWN, UNKNOWN = "up", "down", "unknown"
@@ -36,12 +37,6 @@ def edge_row(host: str, seen: Facts, declared: Facts, certificates: Sequence[Fac
         "proxies_down": sorted(name for name, state in running["proxies"].items() if state != UP),
         "reason": running["reason"] if running["state"] != UP else "",
     }
-
-
-def why_silent(seen: Facts) -> str:
-    """Why nothing is known of a host, in one line."""
-    told = str(seen.get("msg") or "it was not asked").strip().splitlines()
-    return told[0] if told else "it did not answer"
 
 
 def _service(seen: Facts, declared: Facts) -> str:

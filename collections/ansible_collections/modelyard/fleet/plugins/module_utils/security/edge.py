@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible_collections.modelyard.fleet.plugins.module_utils.edge import edge_wiring
 from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.compare import answered, is_secret
-from ansible_collections.modelyard.fleet.plugins.module_utils.edge_view.rows import why_silent
+from ansible_collections.modelyard.fleet.plugins.module_utils.fleet_status import why_silent
 from ansible_collections.modelyard.fleet.plugins.module_utils.security.words import (
     HOST,
     Finding,
