@@ -13,6 +13,8 @@ PYTEST_ARGS ?=
 # how many test files run side by side: `auto` is one for each core, 0 is one after the other without workers
 PYTEST_WORKERS ?= auto
 HOSTS_WORKERS ?= 0
+# `--must`: a machine that cannot compile fails `make test-compiled`, in place of leaving it out
+COMPILED_MUST ?=
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder --numprocesses
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -75,7 +77,13 @@ lint-yaml:
 .PHONY: test
 test: lint  ## Lint and every test that needs no container engine
 	@$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	@$(MAKE) test-compiled
 	@$(MAKE) test-clients
+
+.PHONY: test-compiled
+test-compiled: $(VENV)/dev.stamp  ## The path of requests as machine code (where a C compiler is), against its tests
+	@PYTHONPATH=$(CURDIR)/collections $(BIN)/python -m tests.tools.compiled $(COMPILED_MUST) \
+	  $(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_WORKERS) tests/unit/gateway tests/integration/gateway $(PYTEST_ARGS)
 
 .PHONY: test-clients
 test-clients: $(VENV)/dev.stamp $(CLIENTS)/stamp  ## Real client libraries, against engines of both dialects

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ def _arguments(params: dict[str, Any], check: bool) -> str:
     )
 
 
-def run_module(name: str, params: dict[str, Any], check: bool = False) -> dict[str, Any]:
-    """The result of one of our modules, failed or not; no secret is in it."""
+def run_module(
+    name: str, params: dict[str, Any], check: bool = False, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The result of one of our modules, failed or not; no secret is in it. ``environment`` is added to ours."""
     done = subprocess.run(
         [sys.executable, "-m", f"{_MODULES}.{name}"],
         input=_arguments(params, check),
@@ -34,6 +37,7 @@ def run_module(name: str, params: dict[str, Any], check: bool = False) -> dict[s
         text=True,
         check=False,
         cwd=COLLECTIONS,
+        env={**os.environ, **(environment or {})},
     )
     assert SECRET not in done.stdout + done.stderr
     assert done.stdout, done.stderr

@@ -24,7 +24,7 @@ ROOMS = (
 # the same inside the data path
 GATEWAY = (
     ("json_text", "events", "in_band", "usage", "memory", "trace"),
-    ("affinity", "breaker", "policies", "retries", "suspects", "queue", "outcomes"),
+    ("build", "affinity", "breaker", "policies", "retries", "suspects", "queue", "outcomes"),
     ("replicas",),
     ("health",),
     ("balancer",),

@@ -16,6 +16,7 @@ import rich_click as click
 
 from modelyard.errors import ConfigError
 from modelyard.gateway.app import create_app, first_registry
+from modelyard.gateway.build import is_compiled
 from modelyard.gateway.server import ProxyServer, ShutdownReport
 from modelyard.gateway.workers.supervisor import Supervisor
 from modelyard.gateway.workers.watch import FleetWatch
@@ -68,6 +69,7 @@ def serve(check: bool, as_json: bool, **flags: Any) -> None:
     facts = {
         "source": source,
         "generation": registry.generation,
+        "compiled": is_compiled(),
         "models": {model.id: [item.url for item in model.endpoints] for model in registry.models.values()},
     }
     if check:
@@ -108,7 +110,8 @@ def _print_check(settings: Settings, facts: dict[str, Any], as_json: bool) -> No
     for name, value in values.items():
         shown = ", ".join(value) if isinstance(value, tuple) else value
         click.echo(f"{name:20} {'-' if shown in (None, '') else shown}")
-    click.echo(f"\n{facts['source']}: valid, generation {facts['generation']}")
+    click.echo(f"\nthe path of requests is {'machine code' if facts['compiled'] else 'interpreted'}")
+    click.echo(f"{facts['source']}: valid, generation {facts['generation']}")
     for model, urls in facts["models"].items():
         click.echo(f"  {model}: {', '.join(urls) or 'no endpoints'}")
 

@@ -173,6 +173,12 @@ IN_STEP = Row(
     "1 while the registry in force is what the file says, 0 while the file is refused or missing.",
     over_workers="min",
 )
+COMPILED = Row(
+    "modelyard_data_path_compiled",
+    "gauge",
+    (),
+    "1 where the path of requests runs as machine code, 0 where it is interpreted.",
+)
 
 METRICS: tuple[Row, ...] = (
     REQUESTS,
@@ -207,4 +213,5 @@ METRICS: tuple[Row, ...] = (
     TAKEN,
     REFUSED,
     IN_STEP,
+    COMPILED,
 )

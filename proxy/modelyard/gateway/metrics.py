@@ -15,11 +15,13 @@ from modelyard.registry.keep import RegistryKeeper
 
 from .access_log import AccessLog
 from .breaker import BreakerState
+from .build import is_compiled
 from .metric_rows import (
     ATTEMPTS,
     BREAKER,
     BROKEN,
     BUDGET_REFUSED,
+    COMPILED,
     ENGINE_KV_USAGE,
     ENGINE_RUNNING,
     ENGINE_WAITING,
@@ -248,6 +250,7 @@ class ProxyCollector(Quiet):
             (TAKEN, status.taken),
             (REFUSED, status.refused),
             (IN_STEP, int(status.in_step)),
+            (COMPILED, int(is_compiled())),
         ):
             family = gauge(row)
             family.add_metric([], value)

@@ -7,9 +7,9 @@ import logging
 import random
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -97,8 +97,9 @@ class ProxyServer:
             rng = random.Random()  # noqa: S311 - tells requests apart, guards nothing
             lane = Lane(self._gateway, self._app[WIRE].pool, fallback, loop=loop, rng=rng)
             self._lane = lane
+            make = cast(Callable[[], asyncio.Protocol], lane)
             for one in sockets:
-                self._servers.append(await loop.create_server(lane, sock=one, backlog=BACKLOG))
+                self._servers.append(await loop.create_server(make, sock=one, backlog=BACKLOG))
         except BaseException:
             for one in sockets:
                 one.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base import Absent, Peer
-from .ours import OURS, OURS_PREFIX, OURS_TWO_WORKERS
+from .ours import OURS, OURS_INTERPRETED, OURS_PREFIX, OURS_TWO_WORKERS
 from .routers import LITELLM, SGLANG_ROUTER, SGLANG_ROUTER_RR, VLLM_ROUTER, VLLM_ROUTER_RR
 from .servers import HAPROXY, NGINX
 
@@ -18,6 +18,7 @@ PEERS: dict[str, Peer] = {
         SGLANG_ROUTER_RR,
         LITELLM,
         OURS,
+        OURS_INTERPRETED,
         OURS_PREFIX,
         OURS_TWO_WORKERS,
     )

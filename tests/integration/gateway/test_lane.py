@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.web import Server
 
 from .conftest import Proxy, StartProxy, document, until
 from .raw_engine import HELLO, RawEngine
@@ -19,19 +20,17 @@ SSE = OK + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r
 
 
 @pytest.fixture
-def handed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What aiohttp was given, one item for each connection."""
-    from modelyard.gateway.lane.protocol import LaneProtocol
+def handed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The protocols that aiohttp made, one for each connection that was handed to it."""
+    made: list[object] = []
+    original = Server.__call__
 
-    seen: list[bytes] = []
-    original = LaneProtocol._hand_over
+    def note(self: Server) -> object:
+        made.append(original(self))
+        return made[-1]
 
-    def note(self: LaneProtocol, data: bytes) -> None:
-        seen.append(data)
-        original(self, data)
-
-    monkeypatch.setattr(LaneProtocol, "_hand_over", note)
-    return seen
+    monkeypatch.setattr(Server, "__call__", note)
+    return made
 
 
 def at(engine: RawEngine, name: str = "a", **more: Any) -> dict[str, Any]:
@@ -104,7 +103,7 @@ async def settled(proxy: Proxy) -> None:
 
 
 async def test_answers_are_those_of_aiohttp(
-    start_proxy: StartProxy, engine: RawEngine, handed: list[bytes], monkeypatch: pytest.MonkeyPatch
+    start_proxy: StartProxy, engine: RawEngine, handed: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = await start_proxy(
         document(m={"aliases": ["n"], "endpoints": [at(engine)]}),
@@ -152,7 +151,7 @@ async def test_answers_are_those_of_aiohttp(
 
 
 async def test_one_connection_many_requests(
-    start_proxy: StartProxy, engine: RawEngine, handed: list[bytes]
+    start_proxy: StartProxy, engine: RawEngine, handed: list[object]
 ) -> None:
     proxy = await start_proxy(document(m=[at(engine, served_name="big")]))
     client = await Client.to(proxy)
@@ -208,7 +207,7 @@ async def test_one_connection_many_requests(
     ids=range(29),
 )
 async def test_what_is_left_to_aiohttp(
-    start_proxy: StartProxy, engine: RawEngine, handed: list[bytes], sent: bytes
+    start_proxy: StartProxy, engine: RawEngine, handed: list[object], sent: bytes
 ) -> None:
     proxy = await start_proxy(
         document(
@@ -235,7 +234,7 @@ async def test_what_is_left_to_aiohttp(
 
 
 async def test_pipelined_requests_are_answered_in_order(
-    start_proxy: StartProxy, engine: RawEngine, handed: list[bytes]
+    start_proxy: StartProxy, engine: RawEngine, handed: list[object]
 ) -> None:
     proxy = await start_proxy(document(m=[at(engine)]))
     engine.script.extend([OK + b"Content-Length: 1\r\n\r\n%d" % number for number in range(4)])
@@ -335,7 +334,7 @@ async def test_a_slow_reader_makes_the_engine_wait(start_proxy: StartProxy, engi
 
 
 async def test_a_request_that_does_not_end_is_given_up(
-    start_proxy: StartProxy, engine: RawEngine, handed: list[bytes]
+    start_proxy: StartProxy, engine: RawEngine, handed: list[object]
 ) -> None:
     proxy = await start_proxy(document(m=[at(engine)]), body_timeout_s=0.4)
     whole = request()
@@ -396,7 +395,7 @@ async def test_a_lying_length_is_not_ended_politely(start_proxy: StartProxy, eng
 
 
 async def test_what_was_tried_is_not_tried_again_by_handing_over(
-    start_proxy: StartProxy, engine: RawEngine, handed: list[bytes]
+    start_proxy: StartProxy, engine: RawEngine, handed: list[object]
 ) -> None:
     proxy = await start_proxy(document(m=[at(engine)]))
     busy = b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
@@ -450,7 +449,7 @@ async def test_a_shutdown_cuts_what_does_not_end(start_proxy: StartProxy, engine
 
 
 async def test_hash_policies_stick_in_the_lane(
-    start_proxy: StartProxy, engine: RawEngine, handed: list[bytes]
+    start_proxy: StartProxy, engine: RawEngine, handed: list[object]
 ) -> None:
     other = await RawEngine().start()
     proxy = await start_proxy(
@@ -468,7 +467,7 @@ async def test_hash_policies_stick_in_the_lane(
 
 
 async def test_the_access_log_has_a_line_for_each_request(
-    start_proxy: StartProxy, engine: RawEngine, handed: list[bytes], tmp_path: Path
+    start_proxy: StartProxy, engine: RawEngine, handed: list[object], tmp_path: Path
 ) -> None:
     log = tmp_path / "access.log"
     proxy = await start_proxy(document(m=[at(engine)]), access_log_file=log)

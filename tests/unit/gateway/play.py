@@ -5,6 +5,7 @@ remember.
 from __future__ import annotations
 
 import asyncio
+import errno
 import heapq
 import itertools
 import random
@@ -12,17 +13,14 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from modelyard.errors import UpstreamConnectError
 from modelyard.gateway.app import GATEWAY, create_app
 from modelyard.gateway.lane.lane import Lane
 from modelyard.gateway.replicas import HealthView
 from modelyard.gateway.wire.connection import Connection
-from modelyard.gateway.wire.exchange import Exchange
 from modelyard.gateway.wire.pool import ConnectionPool
 from modelyard.registry.load import load_text
 from modelyard.settings import Settings
 
-REFUSED = UpstreamConnectError("connection refused")
 REGISTRY = """
 version: 1
 generation: 1
@@ -162,61 +160,41 @@ class StageTask:
     def __init__(self, loop: StillLoop, work: Coroutine[None, None, None]) -> None:
         self._loop = loop
         self._work = work
-        self._over = False
+        self._over = self._running = False
+        self._listeners: list[Callable[[StageTask], object]] = []
         loop.call_soon(self._step)
 
     def _step(self) -> None:
         if self._over:
             return
+        self._running = True
         try:
             self._work.send(None)
         except StopIteration:
-            self._over = True
+            self._end()
         else:
             self._loop.call_soon(self._step)
+        finally:
+            self._running = False
 
     def done(self) -> bool:
         return self._over
 
-    def cancel(self) -> None:
-        if not self._over:
-            self._over = True
-            self._work.close()
-
-
-class Done:
-    """A task that has ended."""
-
-    def done(self) -> bool:
+    def cancel(self) -> bool:
+        # asyncio knows which task is running, and ours do not cancel that one
+        if self._over or self._running:
+            return False
+        self._work.close()
+        self._end()
         return True
 
-    def cancel(self) -> None:
-        """Nothing to cancel."""
+    def add_done_callback(self, listener: Callable[[StageTask], object]) -> None:
+        self._listeners.append(listener)
 
-
-class StagePool(ConnectionPool):
-    """Connections that are there at once, unless ``refuse`` says otherwise."""
-
-    def __init__(self, loop: Any) -> None:
-        super().__init__(loop)
-        self.still: StillLoop = loop
-        self.made: list[Connection] = []
-        self.refuse: Callable[[], bool] = lambda: False
-
-    def connect(self, exchange: Exchange) -> Any:
-        def connected() -> None:
-            if exchange.done:
-                return
-            if self.refuse():
-                exchange.unconnected(REFUSED)
-                return
-            connection = Connection(exchange.target, self._forget)
-            connection.connection_made(StageTransport(self.still, connection))  # type: ignore[arg-type]
-            self.made.append(connection)
-            exchange.carry(connection)
-
-        self.still.call_soon(connected)
-        return Done()
+    def _end(self) -> None:
+        self._over = True
+        for listener in self._listeners:
+            listener(self)
 
 
 class Fallback(asyncio.Protocol):
@@ -242,9 +220,18 @@ class Stage:
         chance = random.Random(seed)
         self.gateway.pursuits.look = lambda replica: Look(HealthView(failures=chance.randrange(2)))
         self.gateway.pursuits.sleep = lambda seconds: Look(None)
-        self.pool = StagePool(self.loop)
+        self.made: list[Connection] = []
+        self.refuse: Callable[[], bool] = lambda: False
+        self.pool = ConnectionPool(self.loop, reach=self._reach)
         self.fallbacks: list[Fallback] = []
         self.lane = Lane(self.gateway, self.pool, self._fallback, loop=self.loop, rng=random.Random(seed))
+
+    async def _reach(self, connection: Connection) -> None:
+        """The connection is there in the loop's next turn, unless ``refuse`` says otherwise."""
+        if self.refuse():
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+        connection.connection_made(StageTransport(self.loop, connection))  # type: ignore[arg-type]
+        self.made.append(connection)
 
     def _fallback(self) -> Fallback:
         one = Fallback()
@@ -270,9 +257,9 @@ class Stage:
         idle = self.pool.idle_count()
         if len(self.pool.sweeper) > bool(idle):
             found.append("exchanges")
-        alive = [one for one in self.pool.made if not one.closed]
+        alive = [one for one in self.made if not one.closed]
         if len(alive) != idle:
             found.append(f"{len(alive)} connections to engines, {idle} idle")
-        if any(one.exchange is not None for one in self.pool.made):
+        if any(one.exchange is not None for one in self.made):
             found.append("a connection with an exchange")
         return found

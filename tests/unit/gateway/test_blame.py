@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
 from modelyard.errors import QueryOfDeathError, UpstreamLostError
 from modelyard.gateway.breaker import BreakerRules
 from modelyard.gateway.pursuit import Pursuit
-from modelyard.gateway.replicas import HealthState
+from modelyard.gateway.replicas import HealthState, Lease
 from modelyard.gateway.suspects import fingerprint
 
 from .stage import Stage, fleet
@@ -17,9 +18,13 @@ from .test_pursuit import LOST, attempt, die, settled
 
 
 async def end_in_stream(stage: Stage, pursuit: Pursuit) -> None:
-    """Its replica dies after its answer has begun."""
+    """Its replica dies soon after its answer has begun."""
     lease = await attempt(pursuit)
     pursuit.answered()
+    await die_in_stream(stage, pursuit, lease)
+
+
+async def die_in_stream(stage: Stage, pursuit: Pursuit, lease: Lease) -> None:
     stage.dead.add(lease.replica.id)
     stage.set_health(lease.replica.id, HealthState.FAILING)
     pursuit.finish(LOST)
@@ -61,9 +66,13 @@ async def test_one_answer_that_ends_well_clears_what_broke_before() -> None:
 
 async def test_a_long_answer_that_breaks_is_not_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(fleet("a", "b", "c", "d"), breaker=BreakerRules(failures=0))
-    monkeypatch.setattr(Pursuit, "_is_early", lambda _: False)
-    for _ in range(3):
-        await end_in_stream(stage, stage.begin(prompt="long"))
+    now = time.perf_counter
+    for hours in range(1, 4):
+        pursuit = stage.begin(prompt="long")
+        lease = await attempt(pursuit)
+        pursuit.answered()
+        monkeypatch.setattr(time, "perf_counter", lambda hours=hours: now() + 3600 * hours)
+        await die_in_stream(stage, pursuit, lease)
     assert not any(case.condemned for case in stage.suspects.all().values())
     assert isinstance(LOST, UpstreamLostError)
 

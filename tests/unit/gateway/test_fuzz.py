@@ -201,12 +201,12 @@ def play(number: int, stage: Stage) -> None:
     """One client's life, from its first byte to its last."""
     chance = random.Random(number)
     stage.fallbacks.clear()
-    stage.pool.made.clear()
+    stage.made.clear()
     for replica in stage.gateway.pool.everyone():
         # a refused connection of an earlier case
         replica.health = HealthView()
     stage.gateway.balancer.changed()
-    stage.pool.refuse = lambda: chance.random() < 0.05
+    stage.refuse = lambda: chance.random() < 0.05
     client = stage.client()
     sent = requests(chance)
     pieces = split(chance, sent)
@@ -214,7 +214,7 @@ def play(number: int, stage: Stage) -> None:
     paused = False
     for _ in range(60):
         stage.loop.turn()
-        for connection in stage.pool.made:
+        for connection in stage.made:
             if id(connection) not in engines:
                 engines[id(connection)] = Engine(chance, connection)
         event = chance.random()
@@ -250,7 +250,7 @@ def play(number: int, stage: Stage) -> None:
     assert stage.leaks() == []
     stage.loop.wait(30)
     assert stage.pool.idle_count() == 0
-    assert all(connection.closed for connection in stage.pool.made)
+    assert all(connection.closed for connection in stage.made)
 
 
 @pytest.mark.timeout(1800)
@@ -264,7 +264,7 @@ def test_any_pieces_of_an_answer_give_the_client_the_same_bytes(
     client = stage.client()
     client.feed(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 13\r\n\r\n" + BODIES[0])
     stage.loop.turn()
-    (connection,) = stage.pool.made
+    (connection,) = stage.made
     engine = connection.transport
     for piece in cut(data, places):
         if slow:

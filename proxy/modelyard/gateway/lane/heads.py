@@ -76,10 +76,10 @@ class Template:
             return None
         begin = len(prefix)
         end = data.find(b"\r", begin, begin + 13)
-        digits = data[begin:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(self.suffix, end):
+        if end < 0 or not data.startswith(self.suffix, end):
             return None
-        return end + len(self.suffix), int(digits)
+        digits = data[begin:end]
+        return (end + len(self.suffix), int(digits)) if digits.isdigit() else None
 
 
 def may_become(data: bytes) -> bool:

@@ -30,9 +30,12 @@ _KEEP_ALIVE_S = 3630.0
 _TURNS = 4
 
 
-class LaneProtocol(asyncio.Protocol):
+class LaneProtocol:
     """Reads requests one after the other. ``transport`` exists once the connection is made; ``writable`` says
     whether the client takes bytes as fast as they come.
+
+    An ``asyncio.Protocol`` by its methods, not by its bases: with an interpreted base it would not be a native class
+    where it is compiled.
     """
 
     __slots__ = (

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 _MORE = Fed.MORE
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """Bytes between the loop's transport and the exchange that has the connection now, if any.
+
+    An ``asyncio.Protocol`` by its methods, not by its bases: with an interpreted base it would not be a native class
+    where it is compiled.
 
     ``idle_until`` is the loop time after which an unused connection is not used again; ``heard`` says
     whether a byte of the present answer has come; ``uses`` counts exchanges.

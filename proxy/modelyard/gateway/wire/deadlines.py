@@ -40,6 +40,7 @@ class Sweeper:
         """Check ``item`` from now on."""
         self._watched.add(item)
         if self._handle is None:
+            # asked here as well, which spares a call for nearly every request
             self._again()
 
     def close(self) -> None:
@@ -53,6 +54,8 @@ class Sweeper:
         return len(self._watched)
 
     def _again(self) -> None:
+        if self._handle is not None:
+            return
         self._due = self._loop.time() + self._tick_s
         self._handle = self._loop.call_at(self._due, self._sweep)
 
@@ -67,5 +70,5 @@ class Sweeper:
                     if item in self._watched:
                         item.check(now)
         finally:
-            if self._watched and self._handle is None:
+            if self._watched:
                 self._again()

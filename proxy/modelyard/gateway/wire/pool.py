@@ -6,9 +6,11 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import cast
 
 import aiohappyeyeballs
 
@@ -27,11 +29,17 @@ _MARGIN_S = 0.5
 
 
 class ConnectionPool:
-    """All connections of one proxy. Needs the running loop that it is made in."""
+    """All connections of one proxy. ``reach`` opens one, or raises ``OSError``; the default does over the network."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tls: ssl.SSLContext | None = None,
+        reach: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> None:
         self._loop = loop
         self._tls = tls
+        self._reach = reach or self._over_network
         self._idle: dict[str, list[Connection]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.sweeper = Sweeper(loop)
@@ -166,9 +174,10 @@ class ConnectionPool:
         else:
             exchange.carry(connection)
 
-    async def _reach(self, connection: Connection) -> None:
+    async def _over_network(self, connection: Connection) -> None:
         target = connection.target
-        make = partial(self._loop.create_connection, lambda: connection)
+        protocol = cast(asyncio.Protocol, connection)
+        make = partial(self._loop.create_connection, lambda: protocol)
         secure = {"ssl": self._context(), "server_hostname": target.host} if target.tls else {}
         if _is_literal(target.host):
             await make(target.host, target.port, **secure)

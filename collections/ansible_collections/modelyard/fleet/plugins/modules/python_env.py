@@ -24,10 +24,17 @@ options:
   path: {description: Directory of the environment., type: path, required: true}
   requirements: {description: Lock with hashes on this host., type: path, required: true}
   wheels:
-    description: Wheels on this host, installed after the lock and without their dependencies.
+    description:
+      - Wheels on this host, installed after the lock and without their dependencies.
+      - Of several builds of one version the one is taken that fits this host's Python best.
     type: list
     elements: path
     default: []
+  origin:
+    description: >-
+      What O(wheels) were made from. Where it is given, wheels of the same origin count as the same, whoever built them (two
+      C compilers do not write the same bytes), and have to be there only when something is installed.
+    type: str
   wheelhouse:
     description: Directory on this host with wheels; the package index is not used then.
     type: path
@@ -59,6 +66,7 @@ SPEC: dict[str, Any] = {
     "path": {"type": "path", "required": True},
     "requirements": {"type": "path", "required": True},
     "wheels": {"type": "list", "elements": "path", "default": []},
+    "origin": {"type": "str"},
     "wheelhouse": {"type": "path"},
     "python": {"type": "path"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -126,6 +134,15 @@ def _read_record(path: Path) -> dict[str, str] | None:
         return None
 
 
+def _by_version(wheels: list[str]) -> dict[str, list[str]]:
+    """Wheels by what pip calls their version: ``name==version``, as the first two parts of their names say."""
+    found: dict[str, list[str]] = {}
+    for wheel in wheels:
+        name, version, *_ = Path(wheel).name.split("-")
+        found.setdefault(f"{name}=={version}", []).append(wheel)
+    return found
+
+
 def _install(
     params: dict[str, Any], python: str, wanted: dict[str, str], recorded: dict[str, str] | None
 ) -> None:
@@ -142,8 +159,9 @@ def _install(
     house = params["wheelhouse"]
     source = ["--no-index", "--find-links", house] if house else []
     _run([*pip, *source, "--require-hashes", "-r", params["requirements"]], "installing the lock")
-    for wheel in params["wheels"]:
-        _run([*pip, "--no-index", "--no-deps", "--force-reinstall", wheel], f"installing {Path(wheel).name}")
+    for name, builds in _by_version(params["wheels"]).items():
+        links = [part for build in builds for part in ("--find-links", build)]
+        _run([*pip, "--no-index", *links, "--no-deps", "--force-reinstall", name], f"installing {name}")
     write_atomically(record, json.dumps(wanted, indent=1, sort_keys=True).encode(), 0o644)
 
 
@@ -158,7 +176,9 @@ def main() -> None:
             shutil.rmtree(place)
         module.exit_json(changed=there, python=str(place / "bin" / "python"), reason="is no longer wanted")
     python = params["python"] or getattr(sys, "_base_executable", sys.executable)
-    files = [Path(params["requirements"]), *map(Path, params["wheels"])]
+    files = [Path(params["requirements"])]
+    if params["origin"] is None:
+        files += map(Path, params["wheels"])
     try:
         missing = [str(path) for path in files if not path.exists()]
         if missing and module.check_mode:
@@ -166,6 +186,8 @@ def main() -> None:
             reason: str | None = f"would be made once {', '.join(missing)} is there"
         else:
             wanted = _fingerprint(python, files)
+            if params["origin"] is not None:
+                wanted["wheels"] = params["origin"]
             recorded = _read_record(place / RECORD)
             reason = _why(recorded, wanted)
             if reason is not None and not module.check_mode:

@@ -1,12 +1,16 @@
 #!/usr/bin/python
-"""Ansible module: build a project's wheel, once for each state of its sources."""
+"""Ansible module: build a project's wheels, once for each state of its sources."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import os
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: python_wheel
-short_description: Build a project's wheel, once for each state of its sources
+short_description: Build a project's wheels, once for each state of its sources
 description:
   - Builds without an index and without build isolation, so that it works offline.
-  - The wheel lies in a directory named by the hash of the sources; it is built only when that has none.
+  - A wheel lies in a directory named by the hash of the sources; it is built only when that has none.
+  - Besides the wheel that runs everywhere, one can be had in which part of the project is machine code, for the Python and
+    the C library of this machine. It takes half a minute.
 options:
   project: {description: Directory with pyproject.toml., type: path, required: true}
   sources:
@@ -27,6 +33,13 @@ options:
     elements: str
     required: true
   destination: {description: Directory that keeps the built wheels., type: path, required: true}
+  compiled:
+    description:
+      - Whether to build the wheel with machine code as well.
+      - V(auto) does where that is possible here, V(always) fails where it is not.
+    type: str
+    choices: [auto, always, never]
+    default: never
 author: [Modelyard]
 """
 
@@ -39,15 +52,27 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-wheel: {description: The wheel's path., type: str, returned: always}
+wheel: {description: Path of the wheel that runs everywhere., type: str, returned: always}
+wheels: {description: Paths of all wheels., type: list, elements: str, returned: always}
 digest: {description: Hash of the sources., type: str, returned: always}
+uncompiled:
+  description: Why there is none with machine code; empty where there is one, or none was asked for.
+  type: str
+  returned: always
 """
 
 SPEC: dict[str, Any] = {
     "project": {"type": "path", "required": True},
     "sources": {"type": "list", "elements": "str", "required": True},
     "destination": {"type": "path", "required": True},
+    "compiled": {"type": "str", "choices": ["auto", "always", "never"], "default": "never"},
 }
+# what tells hatchling to run the project's own build hook
+COMPILE = {"HATCH_BUILD_HOOK_ENABLE_CUSTOM": "true"}
+
+
+class BuildError(Exception):
+    """Why a wheel cannot be built."""
 
 
 def digest_of(project: Path, sources: list[str]) -> str:
@@ -64,41 +89,86 @@ def digest_of(project: Path, sources: list[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def build(project: Path, place: Path) -> str:
-    """Build into a new directory and move it into place whole. Returns an error text, empty when it worked."""
+def cannot_compile() -> str:
+    """What this machine lacks to compile a wheel, and what to do; empty where it lacks nothing."""
+    if not sys.platform.startswith("linux"):
+        return f"what is compiled on {sys.platform} does not run on hosts"
+    if any(importlib.util.find_spec(name) is None for name in ("mypyc", "setuptools")):
+        return f"mypy or setuptools is missing beside {sys.executable}"
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if shutil.which(compiler) is None:
+        return f"there is no C compiler ({compiler}): install gcc"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return f"the C headers of {sys.executable} are missing: install python3-dev"
+    return ""
+
+
+def build(project: Path, place: Path, more: dict[str, str]) -> Path:
+    """The wheel in ``place``, built there whole if it is not; ``more`` is added to the builder's environment."""
+    found = sorted(place.glob("*.whl"))
+    if found:
+        return found[0]
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".building-") as name:
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
         command += ["--disable-pip-version-check", "--no-index", "--wheel-dir", name, str(project)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-        if done.returncode != 0:
-            return "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        done = subprocess.run(
+            command,
+            env={**os.environ, **more},
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        built = sorted(Path(name).glob("*.whl"))
+        if done.returncode != 0 or not built:
+            raise BuildError("\n".join((done.stdout + done.stderr).strip().splitlines()[-15:]))
         place.mkdir(exist_ok=True)
-        for wheel in Path(name).glob("*.whl"):
-            shutil.move(str(wheel), place / wheel.name)
-    return ""
+        # within one file system: it is there whole or not at all
+        return Path(shutil.move(built[0], place / built[0].name))
+
+
+def build_compiled(project: Path, place: Path) -> Path:
+    """As ``build``, with machine code for this Python."""
+    return build(project, place.with_name(f"{place.name}-{sysconfig.get_config_var('SOABI')}"), COMPILE)
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    project = Path(module.params["project"])
+    project, wish = Path(module.params["project"]), module.params["compiled"]
+    why = "" if wish == "never" else cannot_compile()
+    if why and wish == "always":
+        module.fail_json(msg=f"the wheel of {project} cannot be compiled: {why}; or let `compiled` be auto")
     try:
         digest = digest_of(project, module.params["sources"])
         place = Path(module.params["destination"]) / digest
-        found = sorted(place.glob("*.whl"))
-        if found or module.check_mode:
-            wheel = str(found[0]) if found else str(place)
-            module.exit_json(changed=not found, wheel=wheel, digest=digest)
-        said = build(project, place)
+        there = sorted(place.parent.glob(f"{digest}*/*.whl"))
+        if module.check_mode:
+            wheel = str(there[0]) if there else str(place)
+            module.exit_json(changed=not there, wheel=wheel, wheels=[wheel], digest=digest, uncompiled=why)
+        wheels = [build(project, place, {})]
+        if wish != "never" and not why:
+            try:
+                wheels.append(build_compiled(project, place))
+            except BuildError as error:
+                if wish == "always":
+                    raise
+                why = str(error)
+                module.warn(f"the wheel of {project} cannot be compiled, and runs interpreted: {why}")
     except OSError as error:
         module.fail_json(msg=f"the wheel of {project} cannot be built: {error}")
-    built = sorted(place.glob("*.whl"))
-    if said or not built:
+    except BuildError as error:
         module.fail_json(
-            msg=f"the wheel of {project} cannot be built with {sys.executable} (it needs hatchling and editables):\n{said}"
+            msg=f"the wheel of {project} cannot be built with {sys.executable} (it needs hatchling and editables):\n{error}"
         )
-    module.exit_json(changed=True, wheel=str(built[0]), digest=digest)
+    module.exit_json(
+        changed=not all(path in there for path in wheels),
+        wheel=str(wheels[0]),
+        wheels=[str(path) for path in wheels],
+        digest=digest,
+        uncompiled=why,
+    )
 
 
 if __name__ == "__main__":
