@@ -82,7 +82,7 @@ test: lint  ## Lint and every test that needs no container engine
 
 .PHONY: test-compiled
 test-compiled: $(VENV)/dev.stamp  ## The path of requests as machine code (where a C compiler is), against its tests
-	@PYTHONPATH=$(CURDIR)/collections $(BIN)/python -m tests.tools.compiled $(COMPILED_MUST) \
+	@$(BIN)/python -m tests.tools.compiled $(COMPILED_MUST) \
 	  $(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_WORKERS) tests/unit/gateway tests/integration/gateway $(PYTEST_ARGS)
 
 .PHONY: test-clients

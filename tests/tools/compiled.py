@@ -16,6 +16,12 @@ import zipfile
 from pathlib import Path
 
 import yaml
+
+from tests.tools.run_module import COLLECTIONS
+
+# benchmarks are run without any setting of paths
+sys.path.insert(0, str(COLLECTIONS))
+
 from ansible_collections.modelyard.fleet.plugins.modules.python_wheel import (
     build_compiled,
     cannot_compile,

@@ -145,8 +145,11 @@ def main() -> None:
         place = Path(module.params["destination"]) / digest
         there = sorted(place.parent.glob(f"{digest}*/*.whl"))
         if module.check_mode:
-            wheel = str(there[0]) if there else str(place)
-            module.exit_json(changed=not there, wheel=wheel, wheels=[wheel], digest=digest, uncompiled=why)
+            plain = next((str(path) for path in there if path.parent == place), None)
+            wheel = plain or str(place)
+            module.exit_json(
+                changed=plain is None, wheel=wheel, wheels=[wheel], digest=digest, uncompiled=why
+            )
         wheels = [build(project, place, {})]
         if wish != "never" and not why:
             try:
